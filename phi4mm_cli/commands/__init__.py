@@ -1,0 +1,1 @@
+"""One file per subcommand: its prompt, its flow, its options."""

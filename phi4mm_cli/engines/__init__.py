@@ -1,0 +1,47 @@
+"""The one interface between the flows and whatever runs the model."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from types import TracebackType
+from typing import Protocol, Self
+
+from phi4mm_cli.errors import RequestError
+from phi4mm_cli.schema import ModelInfo, Request, Result
+
+
+class Engine(Protocol):
+    """Answers requests, in any order. Used from one thread; a context manager that frees what it holds.
+
+    Entering an engine is cheap: weights are loaded when the first request needs them, so that a run with nothing to
+    ask never pays for them.
+    """
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is recorded about the model in every result."""
+
+    def room(self) -> int:
+        """How many more requests the engine wants now; 0 asks the caller to wait."""
+
+    def submit(self, request: Request) -> None:
+        """Take `request` in hand. It is identified by its key: a key that is in hand is not submitted again."""
+
+    def poll(self, timeout: float | None = None) -> list[tuple[str, Result | RequestError]]:
+        """The requests that have finished since the last call, as (key, outcome) in order of completion.
+
+        Waits for the first one up to `timeout` seconds (None: as long as it takes) where requests are in hand. Runs a
+        partial batch rather than wait for more requests.
+        """
+
+    def cancel(self, key: str) -> None:
+        """Drop the request if it has not started; one that has may still be reported."""
+
+    def stream(self, request: Request) -> Generator[str, None, Result]:
+        """Answer one request now, yielding its text piece by piece. Raises RequestError."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

@@ -1,0 +1,74 @@
+"""The error tree. Every error carries its exit code and its advice; `__main__` is the one place that prints them.
+
+    Phi4Error              1  a failure that phi4mm foresaw
+    ├── UsageError         2  the command line, or what it names, cannot work as a whole
+    ├── InputError         4  one input cannot be used; the others go on
+    ├── RequestError       4  an engine failed one request; raised in the flow that made it
+    │   └── MemoryExhausted 6  ... because it does not fit into memory
+    └── MissingError       5  a package, a model or a server is missing
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the program: part of its stable interface."""
+
+    OK = 0
+    ERROR = 1
+    USAGE = 2
+    SOME_FAILED = 3
+    ALL_FAILED = 4
+    MISSING = 5
+    OUT_OF_MEMORY = 6
+    QUALITY = 7
+    NO_VALID_ANSWER = 8
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class Phi4Error(Exception):
+    """A foreseen failure: `message` says what is wrong in one line, `advice` what to do next."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.ERROR
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.advice}" if self.advice else self.message
+
+
+class UsageError(Phi4Error):
+    """The command cannot start as it was typed."""
+
+    exit_code = ExitCode.USAGE
+
+
+class InputError(Phi4Error):
+    """One input cannot be used; a batch goes on without it."""
+
+    exit_code = ExitCode.ALL_FAILED
+
+
+class MissingError(Phi4Error):
+    """Something that the run needs is not there: a package, a model, a server."""
+
+    exit_code = ExitCode.MISSING
+
+
+class RequestError(Phi4Error):
+    """An engine could not answer one request."""
+
+    exit_code = ExitCode.ALL_FAILED
+
+
+class MemoryExhausted(RequestError):
+    """A single request does not fit into memory, after every retry."""
+
+    exit_code = ExitCode.OUT_OF_MEMORY

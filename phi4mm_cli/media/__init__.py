@@ -1,0 +1,1 @@
+"""Media in: decoding, voice activity, cutting. Nothing here knows the model."""

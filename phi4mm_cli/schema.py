@@ -1,0 +1,206 @@
+"""The records that flows, engines and writers exchange: frozen, hashable and JSON-safe.
+
+Media are referred to, never held: a `Clip` names a stretch of a `Source`, and whoever needs its samples reads them where
+the model is. Two equal requests are the same work, so the hash of a request is the key of its result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal
+
+SCHEMA_VERSION = 1
+
+
+# ---------------------------------------------------------------------------------------------- what is asked
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A media file as it was when the run began."""
+
+    path: str
+    size: int  # bytes
+    fingerprint: str  # of the size, the head and the tail: tells whether the file has changed
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A stretch of a recording."""
+
+    source: Source
+    start: float  # seconds
+    end: float  # seconds
+    channel: int | None = None  # counted from 1; None mixes all channels down
+
+
+Part = str | Clip
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation; media come before the words about them, as the model was trained."""
+
+    role: Role
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen; greedy, as the model's authors decode."""
+
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call of the model. Small, comparable, and independent of the engine that answers it."""
+
+    messages: tuple[Message, ...]
+    sampling: Sampling
+
+    @property
+    def key(self) -> str:
+        """Hex SHA-256 of the request's canonical JSON: equal requests have equal keys, on every machine."""
+        return hashlib.sha256(canonical_json(self).encode()).hexdigest()
+
+    @property
+    def clips(self) -> tuple[Clip, ...]:
+        """The stretches of sound in the request, in order."""
+        return tuple(part for message in self.messages for part in message.parts if isinstance(part, Clip))
+
+
+# ---------------------------------------------------------------------------------------------- what is answered
+
+Finish = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The model's answer to one request."""
+
+    text: str
+    tokens: tuple[int, ...]  # without the end-of-text token
+    finish: Finish  # "length": the token budget ended before the answer did
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Which model answered, and how it was run."""
+
+    id: str
+    revision: str | None
+    engine: str
+    device: str | None = None
+    dtype: str | None = None
+
+
+# ---------------------------------------------------------------------------------------------- what is written
+
+WarningCode = Literal[
+    "truncated_input",  # the file ends before its header says, or is damaged; what could be read was used
+    "token_limit",  # the answer was cut off by its token budget
+    "empty_with_speech",  # speech was heard, but the model wrote nothing
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Warning:
+    """Why a result may not be trusted, and what was done about it."""
+
+    code: WarningCode
+    message: str
+    action: str
+    start: float | None = None  # seconds
+    end: float | None = None  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of the source is behind the result."""
+
+    unit: Literal["seconds"]
+    total: float  # what the source holds, as far as is known
+    read: float  # what could be read
+    speech: float | None = None  # what was judged to be speech
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of a transcript."""
+
+    id: int  # from 0
+    start: float  # seconds
+    end: float  # seconds
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What was said in a recording."""
+
+    text: str
+    language: str  # ISO 639-1 code; "und" where it was not given
+    duration: float  # seconds
+    segments: tuple[Segment, ...]
+    coverage: Coverage
+    warnings: tuple[Warning, ...] = ()
+    task: Literal["transcript"] = "transcript"
+
+
+Body = Transcript
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Wall-clock seconds spent on one input, from its opening to its result."""
+
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A result with where it came from: what `--json` writes, with the fields of the body beside the others."""
+
+    source: str
+    model: ModelInfo
+    options: Mapping[str, str | int | float | bool | None]
+    timings: Timings
+    body: Body
+
+    def to_json(self) -> dict[str, Any]:
+        """One flat JSON object: the envelope, then the body of the task."""
+        envelope = {f.name: to_json(getattr(self, f.name)) for f in fields(self) if f.name != "body"}
+        body = to_json(self.body)
+        return {"schema_version": SCHEMA_VERSION, "task": body.pop("task"), **envelope, **body}
+
+
+# ---------------------------------------------------------------------------------------------- JSON
+
+
+def to_json(value: Any) -> Any:
+    """`value` as JSON types; times are rounded to milliseconds, absent optional fields are left out."""
+    if is_dataclass(value) and not isinstance(value, type):
+        items = {f.name: getattr(value, f.name) for f in fields(value)}
+        return {name: to_json(item) for name, item in items.items() if item is not None}
+    if isinstance(value, Mapping):
+        return {name: to_json(item) for name, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [to_json(item) for item in value]
+    return round(value, 3) if isinstance(value, float) else value
+
+
+def canonical_json(value: Any) -> str:
+    """JSON text that is equal exactly where two records are: sorted keys, exact floats, the records' type names."""
+
+    def plain(item: Any) -> Any:
+        if is_dataclass(item) and not isinstance(item, type):
+            return {"type": type(item).__name__} | {f.name: plain(getattr(item, f.name)) for f in fields(item)}
+        return [plain(part) for part in item] if isinstance(item, (tuple, list)) else item
+
+    return json.dumps(plain(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
