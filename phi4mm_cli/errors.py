@@ -4,7 +4,7 @@
     ├── UsageError         2  the command line, or what it names, cannot work as a whole
     ├── InputError         4  one input cannot be used; the others go on
     ├── RequestError       4  an engine failed one request; raised in the flow that made it
-    │   └── MemoryExhausted 6  ... because it does not fit into memory
+    │   └── MemoryExhaustedError 6  ... because it does not fit into memory
     └── MissingError       5  a package, a model or a server is missing
 """
 
@@ -68,7 +68,7 @@ class RequestError(Phi4Error):
     exit_code = ExitCode.ALL_FAILED
 
 
-class MemoryExhausted(RequestError):
+class MemoryExhaustedError(RequestError):
     """A single request does not fit into memory, after every retry."""
 
     exit_code = ExitCode.OUT_OF_MEMORY

@@ -1,7 +1,7 @@
 """The records that flows, engines and writers exchange: frozen, hashable and JSON-safe.
 
-Media are referred to, never held: a `Clip` names a stretch of a `Source`, and whoever needs its samples reads them where
-the model is. Two equal requests are the same work, so the hash of a request is the key of its result.
+Media are referred to, never held: a `Clip` names a stretch of a `Source`, and whoever needs its samples reads them
+where the model is. Two equal requests are the same work, so the hash of a request is the key of its result.
 """
 
 from __future__ import annotations
