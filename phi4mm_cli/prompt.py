@@ -27,7 +27,7 @@ Piece = Marker | str | Clip
 def render(messages: tuple[Message, ...]) -> Iterator[Piece]:
     """The prompt for an answer to `messages`: each as `<|role|>…<|end|>`, then `<|assistant|>`.
 
-    The format is the model card's. The model's tokenizer swallows white space that follows a role or end marker; so does this.
+    The format is the model card's. The model's tokenizer swallows white space after a role or end marker; so does this.
     """
     for message in messages:
         yield Marker(f"<|{message.role}|>")
