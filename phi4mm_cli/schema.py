@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 SCHEMA_VERSION = 1
@@ -56,14 +57,14 @@ class Sampling:
     max_new_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: the key is computed once and kept
 class Request:
     """One call of the model. Small, comparable, and independent of the engine that answers it."""
 
     messages: tuple[Message, ...]
     sampling: Sampling
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Hex SHA-256 of the request's canonical JSON: equal requests have equal keys, on every machine."""
         return hashlib.sha256(canonical_json(self).encode()).hexdigest()

@@ -1,0 +1,66 @@
+"""An engine without a model: its answer to a request is a line that says what was asked. For tests and rehearsals."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from types import TracebackType
+from typing import Self
+
+from phi4mm_cli.errors import RequestError
+from phi4mm_cli.schema import Clip, ModelInfo, Request, Result
+
+ROOM = 64
+
+
+class EchoEngine:
+    """Answers every request at once, in the order of submission."""
+
+    def __init__(self) -> None:
+        self._queue: dict[str, Request] = {}
+
+    @property
+    def info(self) -> ModelInfo:
+        """No model: the name says so."""
+        return ModelInfo(id="echo", revision=None, engine="echo")
+
+    def room(self) -> int:
+        """A fixed number, so that back-pressure is met here too."""
+        return ROOM - len(self._queue)
+
+    def submit(self, request: Request) -> None:
+        """Take `request` in hand."""
+        self._queue[request.key] = request
+
+    def poll(self, timeout: float | None = None) -> list[tuple[str, Result | RequestError]]:
+        """Answer all that is in hand."""
+        answered = [(key, _answer(request)) for key, request in self._queue.items()]
+        self._queue.clear()
+        return [*answered]
+
+    def cancel(self, key: str) -> None:
+        """Drop the request if it is in hand."""
+        self._queue.pop(key, None)
+
+    def stream(self, request: Request) -> Generator[str, None, Result]:
+        """Answer one request word by word."""
+        result = _answer(request)
+        yield from (word + " " for word in result.text.split())
+        return result
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._queue.clear()
+
+
+def _answer(request: Request) -> Result:
+    words = [
+        f"[{part.start:.3f}-{part.end:.3f}]" if isinstance(part, Clip) else part
+        for message in request.messages
+        for part in message.parts
+    ]
+    text = " ".join(words)
+    return Result(text=text, tokens=tuple(text.encode()), finish="stop", prompt_tokens=len(text.encode()))

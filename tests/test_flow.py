@@ -1,0 +1,263 @@
+"""The driver: right owners, bounded work, no deadlock, with an engine that behaves as badly as the contract allows."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterable, Iterator
+
+import pytest
+
+from phi4mm_cli.engines.echo import EchoEngine
+from phi4mm_cli.errors import InputError, RequestError
+from phi4mm_cli.flow import Flow, Job, Outcome, run
+from phi4mm_cli.schema import Message, Request, Result, Sampling
+
+
+def ask(text: str) -> Request:
+    return Request((Message("user", (text,)),), Sampling(10))
+
+
+def said(result: Result) -> str:
+    return result.text
+
+
+class BadEngine(EchoEngine):
+    """Answers out of order, one or two at a time, sometimes nothing; fails what says `fail`; has little room."""
+
+    def __init__(self, seed: int, room: int = 7) -> None:
+        super().__init__()
+        self.random = random.Random(seed)
+        self.capacity = room
+        self.most_in_hand = 0
+        self.submitted: list[str] = []
+        self.cancelled: list[str] = []
+        self.thread = threading.get_ident()
+
+    def room(self) -> int:
+        assert threading.get_ident() == self.thread
+        return self.capacity - len(self._queue)
+
+    def submit(self, request: Request) -> None:
+        assert request.key not in self._queue, "submitted twice"
+        assert len(self._queue) < self.capacity, "submitted without room"
+        super().submit(request)
+        self.submitted.append(request.key)
+        self.most_in_hand = max(self.most_in_hand, len(self._queue))
+
+    def cancel(self, key: str) -> None:
+        self.cancelled.append(key)
+        super().cancel(key)
+
+    def poll(self, timeout: float | None = None) -> list[tuple[str, Result | RequestError]]:
+        assert self._queue, "polled with nothing in hand"
+        if timeout is not None and self.random.random() < 0.3:
+            return []
+        keys = self.random.sample(list(self._queue), min(len(self._queue), self.random.randint(1, 2)))
+        requests = [self._queue.pop(key) for key in keys]
+        return [(request.key, self.answer(request)) for request in requests]
+
+    def answer(self, request: Request) -> Result | RequestError:
+        text = str(request.messages[0].parts[0])
+        if "fail" in text:
+            return RequestError(f"refused {text}")
+        return Result(text.upper(), (1,), "stop", 1)
+
+
+def rounds(name: str, sizes: list[int]) -> Flow[list[list[str]]]:
+    """A flow of several rounds, which checks that each answer is its own."""
+    seen = []
+    for number, size in enumerate(sizes):
+        texts = [f"{name} {number} {i}" for i in range(size)]
+        results = yield (ask(text) for text in texts)
+        assert [said(r) for r in results] == [text.upper() for text in texts]
+        seen.append([said(r) for r in results])
+    return seen
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_out_of_order_partial_batches_reach_their_owners(seed: int) -> None:
+    rng = random.Random(seed)
+    plans = {f"f{i}": [rng.randint(0, 12) for _ in range(rng.randint(0, 4))] for i in range(15)}
+    engine = BadEngine(seed, room=rng.randint(1, 9))
+    jobs = [Job(name, lambda name=name, sizes=sizes: rounds(name, sizes)) for name, sizes in plans.items()]
+    outcomes = list(run(jobs, engine, open_flows=rng.randint(1, 5)))
+    assert {o.job.name for o in outcomes} == set(plans)
+    for outcome in outcomes:
+        assert outcome.error is None
+        assert outcome.value is not None
+        assert [len(texts) for texts in outcome.value] == plans[outcome.job.name]
+    assert engine.most_in_hand <= engine.capacity
+
+
+def test_failed_request_is_raised_in_its_own_flow_only() -> None:
+    engine = BadEngine(1)
+
+    def flow(name: str) -> Flow[str]:
+        results = yield [ask(f"{name} ok"), ask(f"{name} last")]
+        return said(results[0])
+
+    names = ["a", "fail", "b", "c"]
+    outcomes = {o.job.name: o for o in run([Job(n, lambda n=n: flow(n)) for n in names], engine)}
+    assert [outcomes[n].value for n in "abc"] == ["A OK", "B OK", "C OK"]
+    assert isinstance(outcomes["fail"].error, RequestError)
+
+
+def test_flow_may_catch_a_failure_and_ask_again() -> None:
+    def flow() -> Flow[str]:
+        try:
+            yield [ask("fail"), ask("fine")]
+        except RequestError:
+            results = yield [ask("again")]
+            return said(results[0])
+        raise AssertionError("the failure was not raised")
+
+    (outcome,) = run([Job("x", flow)], BadEngine(3))
+    assert outcome.value == "AGAIN"
+
+
+def test_error_and_bug_in_a_flow_end_that_flow_only() -> None:
+    closed = []
+
+    def bad(error: Exception, while_making: bool) -> Flow[str]:
+        def requests() -> Iterator[Request]:
+            yield ask("one")
+            raise error
+
+        try:
+            yield requests() if while_making else [ask("one")]
+            raise error
+        finally:
+            closed.append(error)
+
+    errors = [InputError("no sound"), ZeroDivisionError("a bug"), InputError("later")]
+    jobs = [Job(str(i), lambda e=e, i=i: bad(e, i % 2 == 0)) for i, e in enumerate(errors)]
+    jobs.append(Job("good", lambda: rounds("good", [3])))
+    outcomes = {o.job.name: o for o in run(jobs, BadEngine(5))}
+    assert [outcomes[str(i)].error for i in range(3)] == errors
+    assert outcomes["good"].value == [["GOOD 0 0", "GOOD 0 1", "GOOD 0 2"]]
+    assert set(map(id, closed)) == set(map(id, errors))
+
+
+def test_open_flows_are_bounded_and_jobs_are_taken_lazily() -> None:
+    now, most, started = 0, 0, 0
+    lock = threading.Lock()
+
+    def flow(i: int) -> Flow[int]:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        try:
+            yield [ask(f"{i} {j}") for j in range(3)]
+            return i
+        finally:
+            with lock:
+                now -= 1
+
+    def jobs() -> Iterator[Job[int]]:
+        nonlocal started
+        for i in range(200):
+            started += 1
+            yield Job(str(i), lambda i=i: flow(i))
+
+    done = 0
+    for _ in run(jobs(), BadEngine(7), open_flows=3):
+        done += 1
+        assert started <= done + 3
+    assert done == 200
+    assert most <= 3
+
+
+def test_requests_are_submitted_while_the_round_is_still_being_made() -> None:
+    engine = BadEngine(9, room=2)
+    answered_before_end = threading.Event()
+
+    def flow() -> Flow[int]:
+        def requests() -> Iterator[Request]:
+            yield ask("first")
+            assert answered_before_end.wait(10), "the first request waited for the whole round"
+            yield ask("second")
+
+        return len((yield requests()))
+
+    outcomes = run([Job("x", flow)], engine, on_result=lambda job, request, result: answered_before_end.set())
+    assert [o.value for o in outcomes] == [2]
+
+
+def test_a_short_flow_passes_a_long_one() -> None:
+    jobs = [Job("long", lambda: rounds("long", [40, 40])), Job("short", lambda: rounds("short", [2]))]
+    assert [o.job.name for o in run(jobs, BadEngine(11))] == ["short", "long"]
+
+
+def test_equal_requests_are_asked_once_and_answered_everywhere() -> None:
+    engine = BadEngine(13, room=3)
+
+    def flow() -> Flow[list[str]]:
+        results = yield [ask("same"), ask("other"), ask("same")]
+        return [said(r) for r in results]
+
+    outcomes = list(run([Job(str(i), flow) for i in range(4)], engine, open_flows=4))
+    assert [o.value for o in outcomes] == [["SAME", "OTHER", "SAME"]] * 4
+    assert len(engine.submitted) < 4 * 2
+
+
+def test_failure_cancels_what_the_flow_still_has_in_hand() -> None:
+    class FailsFirst(BadEngine):
+        def poll(self, timeout: float | None = None) -> list[tuple[str, Result | RequestError]]:
+            failing = self._queue.pop(ask("fail").key, None)
+            return [(failing.key, RequestError("refused"))] if failing else []
+
+    engine = FailsFirst(17, room=50)
+
+    def flow() -> Flow[None]:
+        yield [ask(f"more {i}") for i in range(20)] + [ask("fail")]
+
+    (outcome,) = run([Job("x", flow)], engine)
+    assert isinstance(outcome.error, RequestError)
+    assert len(engine.cancelled) == len(engine.submitted) - 1 > 0
+    assert engine.room() == 50
+
+
+def test_leaving_early_closes_the_open_flows() -> None:
+    closed: list[int] = []
+
+    def flow(i: int) -> Flow[int]:
+        def requests() -> Iterator[Request]:
+            for j in range(1000):
+                time.sleep(0.001)
+                yield ask(f"{i} {j}")
+
+        try:
+            yield [ask(str(i))] if i == 0 else requests()
+            return i
+        finally:
+            closed.append(i)
+
+    outcomes = run([Job(str(i), lambda i=i: flow(i)) for i in range(9)], BadEngine(19), open_flows=3)
+    assert next(outcomes).value == 0
+    outcomes.close()  # type: ignore[attr-defined]
+    assert sorted(closed) == [0, 1, 2]
+
+
+def test_engine_failure_ends_the_run() -> None:
+    class Broken(EchoEngine):
+        def poll(self, timeout: float | None = None) -> list[tuple[str, Result | RequestError]]:
+            raise InputError("no model")
+
+    with pytest.raises(InputError, match="no model"):
+        list(run([Job("x", lambda: rounds("x", [1]))], Broken()))
+
+
+def test_many_requests_cost_little() -> None:
+    def flow() -> Flow[int]:
+        def requests() -> Iterable[Request]:
+            return (ask(str(i)) for i in range(20_000))
+
+        return len((yield requests()))
+
+    began = time.process_time()
+    outcomes: list[Outcome[int]] = list(run([Job("x", flow)], EchoEngine()))
+    assert outcomes[0].value == 20_000
+    assert time.process_time() - began < 20  # quadratic bookkeeping would take minutes
