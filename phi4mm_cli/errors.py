@@ -1,11 +1,11 @@
 """The error tree. Every error carries its exit code and its advice; `__main__` is the one place that prints them.
 
-    Phi4Error              1  a failure that phi4mm foresaw
-    ├── UsageError         2  the command line, or what it names, cannot work as a whole
-    ├── InputError         4  one input cannot be used; the others go on
-    ├── RequestError       4  an engine failed one request; raised in the flow that made it
-    │   └── MemoryExhaustedError 6  ... because it does not fit into memory
-    └── MissingError       5  a package, a model or a server is missing
+Phi4Error              1  a failure that phi4mm foresaw
+├── UsageError         2  the command line, or what it names, cannot work as a whole
+├── InputError         4  one input cannot be used; the others go on
+├── RequestError       4  an engine failed one request; raised in the flow that made it
+│   └── MemoryExhaustedError 6  ... because it does not fit into memory
+└── MissingError       5  a package, a model or a server is missing
 """
 
 from __future__ import annotations

@@ -102,9 +102,7 @@ def run(
 
 
 class _Driver(Generic[T]):
-    def __init__(
-        self, jobs: Iterator[Job[T]], engine: Engine, open_flows: int, on_result: OnResult[T] | None
-    ) -> None:
+    def __init__(self, jobs: Iterator[Job[T]], engine: Engine, open_flows: int, on_result: OnResult[T] | None) -> None:
         self._jobs = jobs
         self._engine = engine
         self._limit = open_flows

@@ -101,6 +101,15 @@ class ModelInfo:
     dtype: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a checkpoint says of itself, known before its weights are loaded."""
+
+    max_chunk_seconds: float = 30.0  # the longest clip that it transcribes well
+    languages: tuple[str, ...] | None = None  # codes of the languages it hears; None: all of the model's
+    notice: str | None = None  # what every user of it should be told
+
+
 # ---------------------------------------------------------------------------------------------- what is written
 
 WarningCode = Literal[

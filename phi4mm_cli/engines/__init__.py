@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Protocol, Self
 
 from phi4mm_cli.errors import RequestError
-from phi4mm_cli.schema import ModelInfo, Request, Result
+from phi4mm_cli.schema import ModelInfo, Profile, Request, Result
 
 
 class Engine(Protocol):
@@ -20,6 +21,10 @@ class Engine(Protocol):
     @property
     def info(self) -> ModelInfo:
         """What is recorded about the model in every result."""
+
+    @property
+    def profile(self) -> Profile:
+        """What the checkpoint says of itself."""
 
     def room(self) -> int:
         """How many more requests the engine wants now; 0 asks the caller to wait."""
@@ -45,3 +50,17 @@ class Engine(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+def open_engine(
+    name: str, model: str, revision: str | None, device: str, dtype: str, batch_size: int | None
+) -> AbstractContextManager[Engine]:
+    """The engine called `name`, not yet loaded. Raises MissingError where its model cannot be had."""
+    if name == "echo":
+        from phi4mm_cli.engines.echo import EchoEngine
+
+        return EchoEngine()
+    from phi4mm_cli.engines.local import LocalEngine
+    from phi4mm_cli.model.checkpoint import resolve
+
+    return LocalEngine(resolve(model, revision), device, dtype, batch_size)

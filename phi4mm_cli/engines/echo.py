@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from phi4mm_cli.errors import RequestError
-from phi4mm_cli.schema import Clip, ModelInfo, Request, Result
+from phi4mm_cli.schema import Clip, ModelInfo, Profile, Request, Result
 
 ROOM = 64
 
@@ -22,6 +22,11 @@ class EchoEngine:
     def info(self) -> ModelInfo:
         """No model: the name says so."""
         return ModelInfo(id="echo", revision=None, engine="echo")
+
+    @property
+    def profile(self) -> Profile:
+        """The real model's."""
+        return Profile()
 
     def room(self) -> int:
         """A fixed number, so that back-pressure is met here too."""

@@ -1,1 +1,7 @@
 """Media in: decoding, voice activity, cutting. Nothing here knows the model."""
+
+# What is looked for in a folder. A file that is named on the command line is judged by its content alone.
+AUDIO_SUFFIXES = frozenset(
+    ".aac .aif .aifc .aiff .amr .au .caf .flac .m4a .m4b .mka .mp2 .mp3 .oga .ogg .opus .rf64 .snd .w64 .wav .wma".split()
+)
+VIDEO_SUFFIXES = frozenset(".3gp .avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split())

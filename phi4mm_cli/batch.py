@@ -1,0 +1,133 @@
+"""Files in, outputs out: what every command that takes files has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from phi4mm_cli import console, files, writers
+from phi4mm_cli.engines import Engine, open_engine
+from phi4mm_cli.errors import ExitCode, InputError, UsageError
+from phi4mm_cli.files import Input
+from phi4mm_cli.flow import Flow, Job, Outcome, run
+from phi4mm_cli.options import EngineOptions, LogOptions, OutputOptions
+from phi4mm_cli.report import Report, display
+from phi4mm_cli.schema import Body, Document, Profile, Source, Timings
+
+STDOUT = Path("-")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a command does to one file."""
+
+    suffixes: Collection[str]  # of the files that are taken from folders
+    probe: Callable[[Path], float | None]  # reads the header; the length in seconds where it tells; raises InputError
+    source: Callable[[Path], Source]
+    prepare: Callable[[Profile], Callable[[Source], Flow[Body]]]  # the flow, once it is known what the model can do
+    options: Mapping[str, str | int | float | bool | None]  # what is recorded of the options in each result
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where results go."""
+
+    folder: Path | None  # None: all to stdout
+    formats: tuple[str, ...]
+
+
+def run_files(
+    task: Task, paths: Sequence[Path], engine: EngineOptions, output: OutputOptions, log: LogOptions
+) -> ExitCode:
+    """Run `task` over the files that `paths` name, write their results, and say how the run ended.
+
+    What can be known is checked before the model is loaded. Raises UsageError and MissingError for what stops the run
+    as a whole; what stops one input is reported, and the others go on.
+    """
+    rows = engine.rows()
+    inputs, empty = files.find(paths, task.suffixes, output.name)
+    plan = _plan(paths, output)
+    if plan.folder is not None:
+        files.check_outputs(inputs, plan.folder, plan.formats, output.overwrite)
+    report = Report(output.strict, log)
+    for label, error in empty:
+        report.failed(label, error)
+    with ExitStack() as stack:
+        lengths = dict(_probed(task, stack.enter_context(files.stdin_spooled(inputs)), report))
+        if lengths:
+            stdout = stack.enter_context(console.results())
+            opened = stack.enter_context(
+                open_engine(engine.engine, engine.model, engine.revision, engine.device, engine.dtype, rows)
+            )
+            if opened.profile.notice and not log.quiet:
+                console.say(opened.profile.notice)
+            writer = _Writer(task, opened, plan, stdout, report)
+            with display({file.label: length for file, length in lengths.items()}, log.quiet) as bar:
+                flow = task.prepare(opened.profile)
+                jobs = (Job(file.label, lambda file=file: flow(task.source(file.path))) for file in lengths)  # type: ignore[misc]
+                owners = {file.label: file for file in lengths}
+                for outcome in run(jobs, opened, on_result=bar.advance):
+                    writer.take(owners[outcome.job.name], outcome)
+                    bar.finish(outcome.job)
+    return report.end()
+
+
+def _plan(paths: Sequence[Path], output: OutputOptions) -> Plan:
+    formats: tuple[str, ...] = output.formats()
+    single = len(paths) == 1 and not paths[0].is_dir()
+    if output.jsonl:
+        if formats or output.output_dir not in (None, STDOUT):
+            raise UsageError("--jsonl writes to stdout and goes with no other format or folder")
+        return Plan(None, ("jsonl",))
+    if output.output_dir == STDOUT:
+        if len(formats) > 1 or not single:
+            raise UsageError("'-o -' takes one input and one format", "For several inputs there is --jsonl")
+        return Plan(None, formats or ("txt",))
+    if single and not formats and output.output_dir is None:
+        return Plan(None, ("txt",))
+    return Plan(output.output_dir or Path(), formats or ("txt",))
+
+
+def _probed(task: Task, inputs: Sequence[Input], report: Report) -> Iterator[tuple[Input, float | None]]:
+    for file in inputs:
+        try:
+            yield file, task.probe(file.path)
+        except InputError as error:
+            report.failed(file.label, error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Turns the outcome of a job into its output files, or into a line of the report."""
+
+    task: Task
+    engine: Engine
+    plan: Plan
+    stdout: TextIO
+    report: Report
+
+    def take(self, file: Input, outcome: Outcome[Body]) -> None:
+        if outcome.error is not None:
+            self.report.failed(file.label, outcome.error)
+            return
+        assert outcome.value is not None
+        document = Document(file.label, self.engine.info, self.task.options, Timings(outcome.seconds), outcome.value)
+        try:
+            self._write(file, document)
+        except InputError as error:
+            self.report.failed(file.label, error)
+        else:
+            self.report.done(document)
+
+    def _write(self, file: Input, document: Document) -> None:
+        for name in self.plan.formats:
+            write = writers.WRITERS[name]
+            if self.plan.folder is None:
+                write(document, self.stdout)
+                self.stdout.flush()
+            else:
+                target = files.target_of(file, self.plan.folder, name)
+                files.write(target, lambda stream, write=write: write(document, stream))  # type: ignore[misc]

@@ -1,0 +1,55 @@
+"""`phi4mm schema`: the JSON Schema of what `--json` and `--jsonl` write."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, get_args
+
+import typer
+
+from phi4mm_cli import console
+from phi4mm_cli.schema import SCHEMA_VERSION, Body, Document
+
+
+def json_schema() -> dict[str, Any]:
+    """The envelope and, beside its fields, those of each task, told apart by `task`. JSON Schema 2020-12."""
+    from pydantic import TypeAdapter
+
+    mode: Any = {"mode": "serialization", "ref_template": "#/$defs/{model}"}
+    envelope = TypeAdapter(Document).json_schema(**mode)
+    definitions = envelope.pop("$defs")
+    bodies = [body.__name__ for body in (get_args(Body) or (Body,))]
+    shared = {name: value for name, value in envelope["properties"].items() if name != "body"}
+    tasks = []
+    for name in bodies:
+        body = definitions.pop(name)
+        required = ["schema_version", "task", *shared, *(r for r in body["required"] if r != "task")]
+        version = {"schema_version": {"const": SCHEMA_VERSION}}
+        tasks.append({**body, "properties": version | shared | body["properties"], "required": required})
+    for record in (*definitions.values(), *tasks):
+        _close(record)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "phi4mm result",
+        "oneOf": tasks,
+        "$defs": definitions,
+    }
+
+
+def _close(record: dict[str, Any]) -> None:
+    """Admit no other fields; say of an optional field its type alone, as absent fields are left out."""
+    if record.get("type") == "object" and "properties" in record:
+        record["additionalProperties"] = False
+        for field in record["properties"].values():
+            options = [option for option in field.get("anyOf", ()) if option != {"type": "null"}]
+            if len(options) == 1:
+                del field["anyOf"]
+                field.pop("default", None)
+                field.update(options[0])
+
+
+def command() -> None:
+    """Print the JSON Schema of the results."""
+    with console.results() as stdout:
+        stdout.write(json.dumps(json_schema(), indent=2) + "\n")
+    raise typer.Exit

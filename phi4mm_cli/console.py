@@ -1,0 +1,85 @@
+"""stdout for the result and nothing else, stderr for people.
+
+Messages are plain lines off a terminal; on one, progress is drawn with rich.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+from phi4mm_cli.errors import ExitCode
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_COLOURS = {"error": "31", "warning": "33", "note": "2"}
+
+
+@contextmanager
+def results() -> Iterator[TextIO]:
+    """The program's stdout as UTF-8 text, while everything else that writes to stdout is sent to stderr.
+
+    The file descriptor itself is redirected, so that a chatty C library cannot corrupt a result either. A reader that
+    has seen enough and closed the pipe ends the program quietly.
+    """
+    sys.stdout.flush()
+    real = os.dup(1)
+    os.dup2(2, 1)
+    shadowed, sys.stdout = sys.stdout, sys.stderr
+    try:
+        with os.fdopen(os.dup(real), "w", encoding="utf-8", newline="\n") as file:
+            yield file
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), real)  # what is flushed at exit has no reader either
+        sys.exit(ExitCode.OK)
+    finally:
+        sys.stdout = shadowed
+        os.dup2(real, 1)
+        os.close(real)
+
+
+def say(message: str, kind: str = "note") -> None:
+    """One message line on stderr: `phi4mm: message`, or `phi4mm: error: message`."""
+    label = "" if kind == "note" else f"{kind}: "
+    line = f"phi4mm: {label}{' '.join(message.splitlines())}"
+    if _coloured():
+        line = f"\x1b[{_COLOURS[kind]}m{line}\x1b[0m"
+    sys.stderr.write(line.encode("utf-8", "replace").decode() + "\n")
+    sys.stderr.flush()
+
+
+def write(text: str) -> None:
+    """Lines for people who look for a bug, on stderr as they are."""
+    sys.stderr.write(text.encode("utf-8", "replace").decode())
+    sys.stderr.flush()
+
+
+def on_terminal() -> bool:
+    """Whether stderr is a terminal that a person looks at."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _coloured() -> bool:
+    return on_terminal() and not os.environ.get("NO_COLOR")
+
+
+def progress() -> Progress:
+    """A progress bar on stderr that leaves no trace. Only for terminals."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(compact=True),
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=True,
+    )

@@ -1,0 +1,138 @@
+"""Which files are read and which are written: discovery, output names, clashes, and writing that is never half done."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from phi4mm_cli.errors import InputError, UsageError
+
+STDIN = Path("-")
+_counter = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A file to work on."""
+
+    path: Path  # where its bytes are
+    label: str  # what messages and results call it
+    stem: Path  # its outputs' name without extension, relative to the output folder
+
+
+def find(
+    paths: Sequence[Path], suffixes: Collection[str], stdin_name: str
+) -> tuple[list[Input], list[tuple[str, InputError]]]:
+    """The files that `paths` name, in their order, folders searched below; and the folders that hold none.
+
+    In a folder, files with one of `suffixes` are taken, hidden ones left out, links to folders not followed; their
+    outputs mirror its tree. Whether a file named directly can be read is left to its reader.
+    """
+    found: dict[Path, Input] = {}
+    errors = []
+    for path in paths:
+        if path.is_dir():
+            walked = _walk(path, suffixes)
+            files = [Input(file, _label(file), file.relative_to(path).with_suffix("")) for file in walked]
+            if not files:
+                known = " ".join(sorted(suffixes))
+                errors.append((_label(path), InputError("no media files in this folder", f"Looked for {known}")))
+        elif path == STDIN:
+            files = [Input(path, stdin_name, Path(stdin_name))]
+        else:
+            files = [Input(path, _label(path), Path(path.stem))]
+        for file in files:
+            found.setdefault(file.path, file)
+    return list(found.values()), errors
+
+
+def _walk(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
+    for where, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and Path(name).suffix.lower() in suffixes:
+                yield Path(where, name)
+
+
+def _label(path: Path) -> str:
+    """The path as UTF-8 text, also where its bytes are not."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+@contextmanager
+def stdin_spooled(inputs: Sequence[Input]) -> Iterator[list[Input]]:
+    """`inputs`, with stdin replaced by a temporary file that holds what it gave."""
+    if all(file.path != STDIN for file in inputs):
+        yield list(inputs)
+        return
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("'-' reads a recording from stdin, which is a terminal", "Pipe one in")
+    with tempfile.NamedTemporaryFile(prefix="phi4mm-stdin-") as spool:
+        shutil.copyfileobj(sys.stdin.buffer, spool)
+        spool.flush()
+        held = Path(spool.name)
+        yield [Input(held, file.label, file.stem) if file.path == STDIN else file for file in inputs]
+
+
+def check_outputs(inputs: Iterable[Input], folder: Path, extensions: Sequence[str], overwrite: bool) -> None:
+    """Raise UsageError where two inputs claim one output, an output is an input or may not be written."""
+    inputs = list(inputs)
+    claimed: dict[Path, Input] = {}
+    sources = {file.path.resolve() for file in inputs}
+    folders = set()
+    for file in inputs:
+        for extension in extensions:
+            target = target_of(file, folder, extension)
+            if target in claimed and claimed[target] is not file:
+                raise UsageError(
+                    f"{claimed[target].label} and {file.label} would both write {_label(target)}",
+                    "Rename one, or give them different output folders with -o",
+                )
+            claimed[target] = file
+            if target.resolve() in sources:
+                raise UsageError(f"{_label(target)} is an input; it is not overwritten", "Give another folder with -o")
+            if not overwrite and target.exists():
+                raise UsageError(f"{_label(target)} exists", "Remove it, or leave out --no-overwrite")
+            folders.add(target.parent)
+    for where in sorted(folders):
+        _check_writable(where)
+
+
+def target_of(file: Input, folder: Path, extension: str) -> Path:
+    """Where the output of `file` in one format is written."""
+    return folder / file.stem.with_name(f"{file.stem.name}.{extension}")
+
+
+def _check_writable(folder: Path) -> None:
+    """Try to write where `folder` is or would be made; permissions alone do not tell (read-only disks, root)."""
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            return
+    except OSError as error:
+        reason = error.strerror or str(error)
+    raise UsageError(f"cannot write to the output folder {_label(folder)}: {reason}", "Give another one with -o")
+
+
+def write(target: Path, produce: Callable[[TextIO], None]) -> None:
+    """Write `target` whole or not at all: to a temporary name in its folder, then renamed. Raises InputError."""
+    temporary = target.with_name(f".phi4mm-{os.getpid()}-{next(_counter)}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            produce(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        raise InputError(f"cannot write {_label(target)}: {error.strerror}", "Its result is lost") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,122 @@
+"""What a run says while it works and when it ends: failures, warnings, progress, the exit code."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from phi4mm_cli import console
+from phi4mm_cli.errors import ExitCode, MemoryExhaustedError, Phi4Error
+from phi4mm_cli.flow import Job
+from phi4mm_cli.options import LogOptions
+from phi4mm_cli.schema import Document, Request, Result
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+class Report:
+    """Counts how the inputs of a run ended, and says so on stderr as it happens."""
+
+    def __init__(self, strict: bool, log: LogOptions) -> None:
+        self._strict = strict
+        self._log = log
+        self._done = 0
+        self._warnings = 0
+        self._failures: list[Exception] = []
+
+    def done(self, document: Document) -> None:
+        """An input has its result."""
+        self._done += 1
+        label, body = document.source, document.body
+        if self._log.verbose:
+            console.say(f"{label}: {_minutes(body.duration)} of sound in {document.timings.total:.1f} s")
+        for warning in body.warnings:
+            self._warnings += 1
+            if not self._log.quiet:
+                where = "" if warning.start is None else f" at {_minutes(warning.start)}"
+                console.say(f"{label}{where}: {warning.message}; {warning.action}", "warning")
+
+    def failed(self, label: str, error: Exception) -> None:
+        """An input has none. A bug is shown with its traceback: it is worth a report."""
+        self._failures.append(error)
+        if isinstance(error, Phi4Error):
+            console.say(f"{label}: {error}", "error")
+        else:
+            console.say(f"{label}: unexpected {type(error).__name__}: {error}", "error")
+            console.write("".join(traceback.format_exception(error)))
+
+    def end(self) -> ExitCode:
+        """The last line, where there were several inputs, and the exit code."""
+        total = self._done + len(self._failures)
+        if total > 1 and not self._log.quiet:
+            parts = [f"{self._done} done"]
+            parts += [f"{len(self._failures)} failed"] if self._failures else []
+            parts += [f"{self._warnings} warnings"] if self._warnings else []
+            console.say(f"{total} inputs: " + ", ".join(parts))
+        if self._failures and not self._done:
+            alone = total == 1 and isinstance(self._failures[0], MemoryExhaustedError)
+            return ExitCode.OUT_OF_MEMORY if alone else ExitCode.ALL_FAILED
+        if self._failures:
+            return ExitCode.SOME_FAILED
+        return ExitCode.QUALITY if self._strict and self._warnings else ExitCode.OK
+
+
+class Display:
+    """A progress bar over all inputs, in seconds of media; silent off a terminal."""
+
+    def __init__(self, progress: Progress | None, lengths: Mapping[str, float | None]) -> None:
+        self._progress = progress
+        self._lengths = lengths
+        self._reached = dict.fromkeys(lengths, 0.0)  # seconds of each input that have been through the model
+        self._finished = 0
+        self._began = time.monotonic()
+        if progress is not None:
+            known = all(length is not None for length in lengths.values())
+            total = sum(length or 0.0 for length in lengths.values()) if known else None
+            self._bar = progress.add_task(self._title(), total=total, state="loading the model")
+
+    def advance(self, job: Job[Any], request: Request, result: Result) -> None:
+        """A request of `job` has been answered."""
+        reached = max((clip.end for clip in request.clips), default=0.0)
+        self._reached[job.name] = max(self._reached[job.name], reached)
+        self._show()
+
+    def finish(self, job: Job[Any]) -> None:
+        """`job` has ended, whether it was answered or not."""
+        self._reached[job.name] = self._lengths[job.name] or self._reached[job.name]
+        self._finished += 1
+        self._show()
+
+    def _show(self) -> None:
+        if self._progress is None:
+            return
+        reached = sum(self._reached.values())
+        speed = reached / (time.monotonic() - self._began)
+        self._progress.update(
+            self._bar, description=self._title(), completed=reached, state=f"{_minutes(reached)} heard, {speed:.0f}x"
+        )
+
+    def _title(self) -> str:
+        if len(self._lengths) == 1:
+            return next(iter(self._lengths))
+        return f"{self._finished}/{len(self._lengths)} files"
+
+
+@contextmanager
+def display(lengths: Mapping[str, float | None], quiet: bool) -> Iterator[Display]:
+    """A `Display` of inputs by name with their lengths in seconds: a bar on a terminal, nothing elsewhere."""
+    if quiet or not console.on_terminal():
+        yield Display(None, lengths)
+        return
+    with console.progress() as progress:
+        yield Display(progress, lengths)
+
+
+def _minutes(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
