@@ -37,15 +37,17 @@ def json_schema() -> dict[str, Any]:
 
 
 def _close(record: dict[str, Any]) -> None:
-    """Admit no other fields; say of an optional field its type alone, as absent fields are left out."""
-    if record.get("type") == "object" and "properties" in record:
-        record["additionalProperties"] = False
-        for field in record["properties"].values():
-            options = [option for option in field.get("anyOf", ()) if option != {"type": "null"}]
-            if len(options) == 1:
-                del field["anyOf"]
-                field.pop("default", None)
-                field.update(options[0])
+    """Admit no other fields, and let those be absent that may be None: they are left out then."""
+    if "properties" not in record:
+        return
+    record["additionalProperties"] = False
+    for name, field in record["properties"].items():
+        options = [option for option in field.get("anyOf", ()) if option != {"type": "null"}]
+        if len(options) == 1:
+            del field["anyOf"]
+            field.pop("default", None)
+            field.update(options[0])
+            record["required"] = [required for required in record["required"] if required != name]
 
 
 def command() -> None:

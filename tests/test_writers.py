@@ -1,0 +1,143 @@
+"""Captions and the file formats, read back by public parsers."""
+
+import io
+import json
+from typing import get_args
+
+import pysubs2
+import pytest
+import webvtt
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from phi4mm_cli import captions, writers
+from phi4mm_cli.commands.schema import json_schema
+from phi4mm_cli.schema import (
+    Coverage,
+    Document,
+    ModelInfo,
+    Segment,
+    Timings,
+    Transcript,
+    Warning,
+    WarningCode,
+)
+
+LONG = "The quarterly budget of the northern office was discussed at length, and nobody agreed with anybody else."
+
+
+def document(*segments: tuple[float, float, str], warnings: tuple[Warning, ...] = ()) -> Document:
+    made = tuple(Segment(i, start, end, text) for i, (start, end, text) in enumerate(segments))
+    body = Transcript(
+        " ".join(s.text for s in made), "en", 10_000.0, made, Coverage("seconds", 10_000.0, 10_000.0, 12.0), warnings
+    )
+    return Document("talk.wav", ModelInfo("demo", None, "local", "cpu", "float32"), {"vad": True}, Timings(1.0), body)
+
+
+def written(name: str, what: Document) -> str:
+    file = io.StringIO()
+    writers.WRITERS[name](what, file)
+    return file.getvalue()
+
+
+def test_srt_clock_and_numbering() -> None:
+    text = written("srt", document((0.0, 1.9996, "One."), (3661.5, 3662.0, "Two --> three.")))
+    assert text == (
+        "1\n00:00:00,000 --> 00:00:01,999\nOne.\n\n2\n01:01:01,500 --> 01:01:02,000\nTwo -> three.\n\n"
+    )
+
+
+def test_vtt_escapes_what_has_a_meaning_there() -> None:
+    text = written("vtt", document((1.0, 2.0, "R&D <i>says</i> a --> b")))
+    assert text.startswith("WEBVTT\n\n00:00:01.000 --> 00:00:02.000\n")
+    assert "R&amp;D &lt;i&gt;says&lt;/i&gt; a --&gt; b" in text
+
+
+def test_long_segment_becomes_balanced_captions_of_two_lines() -> None:
+    made = captions.from_segments(document((5.0, 11.0, LONG)).body.segments)
+    assert len(made) == 2
+    assert made[0].start == 5000
+    assert made[-1].end == 11000
+    assert " ".join(line for c in made for line in c.lines) == LONG
+    lines = [line for c in made for line in c.lines]
+    assert max(map(len, lines)) <= 42
+    assert min(map(len, lines)) > 15
+
+
+def test_wide_characters_count_double() -> None:
+    made = captions.from_segments([Segment(0, 0.0, 9.0, "あ" * 60)])
+    assert all(captions.width(line) <= 42 for c in made for line in c.lines)
+    assert "".join(line for c in made for line in c.lines) == "あ" * 60
+
+
+def test_word_longer_than_a_line_is_kept_whole_in_pieces() -> None:
+    url = "https://example.org/" + "x" * 100
+    made = captions.from_segments([Segment(0, 0.0, 3.0, f"See {url} now.")])
+    assert url in "".join(line for c in made for line in c.lines)
+    assert all(captions.width(line) <= 42 for c in made for line in c.lines)
+
+
+segments = st.lists(
+    st.tuples(st.floats(0, 5), st.floats(0.0005, 30), st.text(min_size=1, max_size=400)), min_size=1, max_size=8
+)
+
+
+@given(segments)
+def test_captions_rise_and_public_parsers_read_them(plan: list[tuple[float, float, str]]) -> None:
+    at, made = 0.0, []
+    for gap, length, text in plan:
+        at += gap
+        if text.split():
+            made.append((at, at + length, " ".join(text.split()).replace("\x00", "")))
+        at += length
+    shown = captions.from_segments(document(*made).body.segments)
+    for caption in shown:
+        assert caption.start < caption.end
+        assert 1 <= len(caption.lines) <= 2
+    for first, second in zip(shown, shown[1:], strict=False):
+        assert first.end <= second.start
+    assert len(pysubs2.SSAFile.from_string(written("srt", document(*made)), "srt")) == len(shown)
+
+
+def test_webvtt_parser_reads_what_is_written(tmp_path) -> None:
+    path = tmp_path / "x.vtt"
+    path.write_text(written("vtt", document((0.5, 2.0, "One & two."), (3.0, 9.0, LONG))), encoding="utf-8")
+    cues = webvtt.read(str(path)).captions
+    assert [cue.start for cue in cues][:2] == ["00:00:00.500", "00:00:03.000"]
+    assert len(cues) == 3
+
+
+def test_tsv_is_one_row_a_segment() -> None:
+    assert written("tsv", document((1.2345, 2.0, "A\tb."))) == "start\tend\ttext\n1234\t2000\tA b.\n"
+
+
+def test_text_is_one_line_a_segment() -> None:
+    assert written("txt", document((0, 1, "Eins."), (1, 2, "Zwei."))) == "Eins.\nZwei.\n"
+
+
+def test_silence_is_written_as_nothing() -> None:
+    assert [written(name, document()) for name in ("txt", "srt", "vtt")] == ["", "", "WEBVTT\n\n"]
+
+
+def test_every_warning_code_is_in_the_schema_and_no_other() -> None:
+    Draft202012Validator.check_schema(json_schema())
+    validator = Draft202012Validator(json_schema())
+    for code in get_args(WarningCode):
+        warning = Warning(code, "why", "what was done", 1.0, 2.0)
+        validator.validate(json.loads(written("json", document((0, 1, "Ünïcödé."), warnings=(warning,)))))
+    bad = document((0, 1, "x"), warnings=(Warning("made_up", "why", "what"),))  # type: ignore[arg-type]
+    assert not validator.is_valid(json.loads(written("json", bad)))
+
+
+@pytest.mark.parametrize("change", [{"task": "poem"}, {"extra": 1}, {"segments": [{"id": 0}]}, {"duration": "long"}])
+def test_schema_refuses_what_is_not_ours(change: dict[str, object]) -> None:
+    result = json.loads(written("json", document((0, 1, "x"))))
+    validator = Draft202012Validator(json_schema())
+    validator.validate(result)
+    assert not validator.is_valid(result | change)
+
+
+def test_json_is_readable_unicode_and_jsonl_one_line() -> None:
+    assert "Größe" in written("json", document((0, 1, "Größe")))
+    assert written("jsonl", document((0, 1, "a"))).count("\n") == 1
