@@ -1,0 +1,236 @@
+"""Recordings as the model hears them: decoded once, mono, at 8 or 16 kHz, and kept on disk for clips to be cut from."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from phi4mm_cli.errors import InputError
+from phi4mm_cli.media import headers
+from phi4mm_cli.media.decode import BLOCK_SECONDS, AudioInfo, Decoder, PcmDecoder, Stretch, open_file, readable
+from phi4mm_cli.media.spool import Spool
+from phi4mm_cli.schema import Clip, Source
+
+NARROW, WIDE = 8000, 16000  # Hz; the two rates that the model's features are computed at
+EDGE = 1 << 16  # bytes at each end of a file that go into its fingerprint
+KEPT_OPEN = 4  # recordings that `read` keeps decoded for callers that hold none open themselves
+
+_Key = tuple[Source, int | None]
+_open: dict[_Key, list[Recording]] = {}
+_open_lock = threading.RLock()
+_reopened: OrderedDict[_Key, tuple[Recording, Iterator[NDArray[np.float32]]]] = OrderedDict()
+_reopened_lock = threading.Lock()
+
+
+def probe(path: str | Path) -> AudioInfo:
+    """What the header says, without decoding more than one frame. Raises InputError where it is not a recording."""
+    path = Path(path)
+    with open_file(path) as file:
+        decoder = open_decoder(file, path)
+        decoder.close()
+        return decoder.info
+
+
+def source(path: str | Path) -> Source:
+    """The file as it is now: its size, and a hash of its size and both its ends. Raises InputError."""
+    path = Path(path)
+    with open_file(path) as file:
+        return _identify(file, str(path))
+
+
+def _identify(file: BinaryIO, path: str) -> Source:
+    size = file.seek(0, 2)
+    file.seek(0)
+    digest = hashlib.sha256(size.to_bytes(8, "little"))
+    digest.update(file.read(EDGE))
+    file.seek(max(0, size - EDGE))
+    digest.update(file.read(EDGE))
+    return Source(path, size, digest.hexdigest()[:16])
+
+
+def useful_rate(rate: int) -> int:
+    """Hz that sound recorded at `rate` is kept at: telephone sound stays at 8 kHz, for which the model has features."""
+    return NARROW if rate <= NARROW else WIDE
+
+
+def open_recording(source: Source, channel: int | None = None) -> Recording:
+    """Open `source` for decoding: one channel (counted from 1), or the mean of all.
+
+    Raises InputError: not a recording, changed since `source` was made, no such channel, no room for its sound.
+    """
+    return Recording(source, channel)
+
+
+class Recording:
+    """A recording that is decoded once, by the consumer of `blocks`, and can be read anywhere up to there.
+
+    A context manager; while it is open, `read` finds it.
+    """
+
+    def __init__(self, source: Source, channel: int | None) -> None:
+        self.source = source
+        self.channel = channel
+        self.truncated: str | None = None  # set when the blocks have ended: why they are not the whole recording
+        self._state = "new"
+        path = Path(source.path)
+        self._file = open_file(path)
+        try:
+            if _identify(self._file, source.path) != source:
+                raise InputError(f"{readable(path)}: the file has changed since this run began", "Run it again.")
+            self._decoder = open_decoder(self._file, path)
+            self._info = self._decoder.info
+            self.rate = useful_rate(self._info.rate)
+            self._spool = self._make_spool(readable(path))
+        except BaseException:
+            self._file.close()
+            raise
+        with _open_lock:
+            _open.setdefault((source, channel), []).append(self)
+
+    def _make_spool(self, name: str) -> Spool:
+        channels = self._info.channels
+        if self.channel is not None and not 1 <= self.channel <= channels:
+            count = "only one channel" if channels == 1 else f"channels 1 to {channels}"
+            raise InputError(f"{name}: there is no channel {self.channel}", f"The recording has {count}.")
+        return Spool(name, round((self.expected_seconds or 0.0) * self.rate))
+
+    @property
+    def seconds(self) -> float:
+        """Seconds decoded so far."""
+        return len(self._spool) / self.rate
+
+    @property
+    def expected_seconds(self) -> float | None:
+        """Seconds that the header promises; None where it does not know."""
+        return self._info.seconds
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Decode: float32 (samples,) in [-1, 1) at `rate`, some seconds at a time, each kept before it is given.
+
+        Can be run through once. Raises InputError when the disk is full.
+        """
+        if self._state != "new":
+            raise ValueError("the blocks of a recording can be run through only once")
+        self._state = "decoding"
+        for samples in resampled(gathered(self._decoder.mono(self.channel)), self.rate):
+            if samples.size:
+                yield self._spool.append(samples)
+        self.truncated = self._decoder.damage(self.seconds)
+        self._state = "done"
+
+    def read(self, start: float, end: float) -> NDArray[np.float32]:
+        """float32 samples from `start` to `end` seconds, as far as they have been decoded. Safe in any thread."""
+        return self._spool.read(round(start * self.rate), round(end * self.rate))
+
+    def holds(self, end: float) -> bool:
+        """Whether everything before `end` seconds has been decoded."""
+        return self._state == "done" or len(self._spool) >= round(end * self.rate)
+
+    def close(self) -> None:
+        """Free the decoder and the disk space."""
+        with _open_lock:
+            others = _open.get((self.source, self.channel), [])
+            if self not in others:
+                return
+            others.remove(self)
+            if not others:
+                del _open[self.source, self.channel]
+            self._decoder.close()
+            self._file.close()
+            self._spool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read(clip: Clip) -> tuple[NDArray[np.float32], int]:
+    """The samples of a clip, float32 in [-1, 1), and their rate: from the open recording, else decoded again.
+
+    Clips of a few recordings that nobody holds open go on where the last clip ended, not from the start again.
+    Raises InputError like `open_recording`.
+    """
+    key = (clip.source, clip.channel)
+    with _open_lock:
+        for recording in _open.get(key, []):
+            if recording.holds(clip.end):
+                return recording.read(clip.start, clip.end), recording.rate
+    with _reopened_lock:
+        if key not in _reopened:
+            recording = open_recording(*key)
+            _reopened[key] = recording, recording.blocks()
+        _reopened.move_to_end(key)
+        while len(_reopened) > KEPT_OPEN:
+            _reopened.popitem(last=False)[1][0].close()
+        recording, blocks = _reopened[key]
+        while not recording.holds(clip.end) and next(blocks, None) is not None:
+            pass
+        return recording.read(clip.start, clip.end), recording.rate
+
+
+def open_decoder(file: BinaryIO, path: Path) -> Decoder:
+    """The decoder for `file`, chosen by its content. Raises InputError where it holds no sound that can be decoded.
+
+    FLAC, Ogg and MP3 go to PyAV although libsndfile knows them: libsndfile gives up at the first damaged FLAC frame,
+    closes up the time that a damaged Ogg page held, and prints messages about MP3 files on stderr.
+    """
+    if not headers.is_compressed(file):
+        with suppress(soundfile.LibsndfileError):
+            decoder = PcmDecoder(file)
+            if not decoder.is_empty:
+                return decoder
+            decoder.close()
+    # Loaded only here: most recordings do not need it, and it takes a fifth of a second.
+    from phi4mm_cli.media.container import ContainerDecoder
+
+    return ContainerDecoder(file, readable(path))
+
+
+def gathered(stretches: Iterator[Stretch]) -> Iterator[Stretch]:
+    """Neighbouring stretches of one rate joined to some seconds each: frames of a codec hold hundredths of a second."""
+    parts: list[NDArray[np.float32]] = []
+    count, rate = 0, 0
+    for samples, new_rate in stretches:
+        if parts and (new_rate != rate or count >= BLOCK_SECONDS * rate):
+            yield np.concatenate(parts), rate
+            parts, count = [], 0
+        parts.append(samples)
+        count, rate = count + len(samples), new_rate
+    if parts:
+        yield np.concatenate(parts), rate
+
+
+def resampled(stretches: Iterator[Stretch], rate: int) -> Iterator[NDArray[np.float32]]:
+    """`stretches` at `rate` Hz, through one filter from start to end; their own rate may change on the way."""
+    stream: soxr.ResampleStream | None = None
+    stream_rate = rate
+    nothing = np.zeros(0, np.float32)
+    for samples, own_rate in stretches:
+        # Float files may hold anything; one NaN would silence everything behind it in the filter.
+        samples = np.clip(np.nan_to_num(samples), -1.0, 1.0)
+        if own_rate != stream_rate:
+            if stream:
+                yield stream.resample_chunk(nothing, last=True)
+            stream = soxr.ResampleStream(own_rate, rate, 1, dtype="float32", quality="HQ") if own_rate != rate else None
+            stream_rate = own_rate
+        yield stream.resample_chunk(samples) if stream else samples
+    if stream:
+        yield stream.resample_chunk(nothing, last=True)
+
+
+__all__ = ["AudioInfo", "Decoder", "Recording", "open_recording", "probe", "read", "source", "useful_rate"]

@@ -1,0 +1,139 @@
+"""What every decoder of recordings offers, and the one for uncompressed formats, through libsndfile."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from phi4mm_cli.errors import InputError
+from phi4mm_cli.media import headers
+
+BLOCK_SECONDS = 4
+EXACT = 0.01  # seconds by which a file whose length is exact may miss its header without a word
+
+Stretch = tuple[NDArray[np.float32], int]  # mono samples, and their rate in Hz
+
+
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """What the header of a recording says about its sound."""
+
+    seconds: float | None  # None: the header does not know
+    rate: int  # Hz
+    channels: int
+    format: str  # the container and the coding, as the decoder calls them: "wav pcm_16", "mov aac"
+
+
+class Decoder(Protocol):
+    """A recording that is being decoded."""
+
+    info: AudioInfo
+
+    def mono(self, channel: int | None) -> Iterator[Stretch]:
+        """All its sound, once, in pieces of any length: one channel (counted from 1), or the mean of all."""
+
+    def damage(self, seconds: float) -> str | None:
+        """After mono(): why the `seconds` that came out are not the whole recording; None if they are."""
+
+    def close(self) -> None:
+        """Free the decoder; the file stays open."""
+
+
+class PcmDecoder:
+    """WAV, AIFF, AU, CAF, W64 and their kin through libsndfile; a `Decoder`. Raises soundfile.LibsndfileError."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        file.seek(0)
+        self._sound = sound = soundfile.SoundFile(file)
+        self._problem = ""
+        missing = headers.missing_bytes(sound.extra_info)
+        size = file.seek(0, os.SEEK_END)
+        length = sound.frames / sound.samplerate
+        # The bytes that are there hold `length` seconds; the ones that are not would have gone on at the same pace.
+        seconds = None if missing is None else length * (1 + missing / max(size, 1))
+        form = f"{sound.format} {sound.subtype}".lower()
+        self.info = AudioInfo(seconds, sound.samplerate, sound.channels, form)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether libsndfile finds no sound: a WAV from a pipe may give its length as 0."""
+        return bool(self._sound.frames == 0)
+
+    def mono(self, channel: int | None) -> Iterator[Stretch]:
+        """The sound in blocks of some seconds."""
+        rate = self._sound.samplerate
+        while True:
+            try:
+                block = self._sound.read(BLOCK_SECONDS * rate, dtype="float32", always_2d=True)
+            except (soundfile.LibsndfileError, OSError):
+                self._problem = "it could not be read to its end"
+                return
+            if not len(block):
+                return
+            yield mixed(block.T, channel), rate
+
+    def damage(self, seconds: float) -> str | None:
+        """That the file is shorter than its header promises."""
+        promised = self.info.seconds
+        if promised is not None and seconds < promised - EXACT:
+            return f"it ends at {clock(seconds)}, but its header promises {clock(promised)}"
+        return self._problem or None
+
+    def close(self) -> None:
+        """Free the decoder."""
+        self._sound.close()
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A media file, opened for reading. Raises InputError where it is not a file that has anything in it."""
+    name = readable(path)
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise InputError(f"{name}: it is a folder, not a recording", "Name the files in it.")
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{name}: it is not a regular file", "Save the recording to a file first.")
+        if status.st_size == 0:
+            raise InputError(f"{name}: the file is empty (0 bytes)", "Copy or record it again.")
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise InputError(f"{name}: there is no such file", "Check its name and its folder.") from error
+    except PermissionError as error:
+        raise InputError(f"{name}: you may not read it", "Change its permissions, or ask its owner.") from error
+    except OSError as error:
+        raise InputError(f"{name}: it cannot be opened: {error.strerror}", "Check the disk it is on.") from error
+
+
+def mixed(channels: NDArray[np.float32], channel: int | None) -> NDArray[np.float32]:
+    """One channel (counted from 1), or the mean of all, of samples shaped (channels, samples).
+
+    A track whose number of channels changes on the way may not have `channel` any more: then it is the mean too.
+    """
+    if len(channels) == 1:
+        channel = 1
+    if channel is not None and channel <= len(channels):
+        picked: NDArray[np.float32] = channels[channel - 1]
+        return picked
+    mean: NDArray[np.float32] = np.mean(channels, axis=0, dtype=np.float32)
+    return mean
+
+
+def readable(path: Path) -> str:
+    """A path for a message of one line, whatever bytes are in it."""
+    text = str(path)
+    return text if text.isprintable() else ascii(text)
+
+
+def clock(seconds: float) -> str:
+    """A time for people: 1:02:03.4."""
+    minutes, rest = divmod(round(max(seconds, 0.0), 1), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours}:{minutes:02}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"
