@@ -1,0 +1,208 @@
+"""The engine on this machine: batches requests by kind and length, and runs the model through torch.
+
+torch and transformers are imported, and the weights loaded, when the first answer is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from phi4mm_cli.errors import MemoryExhaustedError, Phi4Error, RequestError
+from phi4mm_cli.model.checkpoint import Checkpoint
+from phi4mm_cli.prompt import render
+from phi4mm_cli.schema import ModelInfo, Profile, Request, Result
+
+if TYPE_CHECKING:
+    from phi4mm_cli.model.generate import Prompt
+    from phi4mm_cli.model.loading import Model
+
+Outcome = Result | RequestError
+
+CPU_BATCH = 16
+MOST_GPU_ROWS = 128
+BATCHES_IN_HAND = 4  # enough requests to choose neighbours in length from
+
+
+class LocalEngine:
+    """Runs a checkpoint on this machine's GPU or CPU. `poll` works in the caller's thread, one batch at a time.
+
+    `batch_size` None lets the device decide. A batch that does not fit into memory is halved, and later ones are as
+    small. Entering is free; leaving frees the model.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, device: str = "auto", dtype: str = "auto", batch_size: int | None = None
+    ) -> None:
+        self._checkpoint, self._device, self._dtype = checkpoint, device, dtype
+        self._batch_size = batch_size
+        self._queue: dict[str, Request] = {}  # by key, oldest first
+        self._model: Model | None = None
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model; its device and dtype once it is loaded."""
+        model, own = self._model, self._checkpoint
+        return ModelInfo(
+            id=own.name,
+            revision=own.revision,
+            engine="local",
+            device=str(model.device) if model else None,
+            dtype=str(model.network.dtype).removeprefix("torch.") if model else None,
+        )
+
+    @property
+    def profile(self) -> Profile:
+        """What the checkpoint says of itself."""
+        return self._checkpoint.profile
+
+    def room(self) -> int:
+        """How many more requests fill the queue to a few batches."""
+        return max(0, BATCHES_IN_HAND * (self._batch_size or CPU_BATCH) - len(self._queue))
+
+    def submit(self, request: Request) -> None:
+        """Queue a request."""
+        self._queue[request.key] = request
+
+    def cancel(self, key: str) -> None:
+        """Take a request out of the queue."""
+        self._queue.pop(key, None)
+
+    def poll(self, timeout: float | None = None) -> list[tuple[str, Outcome]]:
+        """Run one batch to its end and return its outcomes; [] where nothing is queued.
+
+        The work is done here, so `timeout` cannot cut it short. Raises Phi4Error where the model cannot be loaded.
+        """
+        if not self._queue:
+            return []
+        model = self._loaded()
+        outcomes: list[tuple[str, Outcome]] = []
+        groups: dict[str, dict[str, Prompt]] = {}
+        for key in self._next_batch():
+            try:
+                prompt, side = _compose(model, self._queue.pop(key))
+            except Phi4Error as error:
+                outcomes.append((key, RequestError(error.message, error.advice)))
+            else:
+                groups.setdefault(key if side == "crossing" else side, {})[key] = prompt
+        for group in groups.values():
+            outcomes += zip(group, self._answer(model, list(group.values())), strict=True)
+        return outcomes
+
+    def stream(self, request: Request) -> Generator[str, None, Result]:
+        """Answer one request now, yielding its text piece by piece. Raises RequestError."""
+        from phi4mm_cli.model import generate
+
+        model = self._loaded()
+        try:
+            prompt, _ = _compose(model, request)
+        except RequestError:
+            raise
+        except Phi4Error as error:
+            raise RequestError(error.message, error.advice) from error
+        with _adapter(model, prompt):
+            try:
+                return (yield from generate.stream(model, prompt))
+            except (RuntimeError, MemoryError) as error:
+                if not _out_of_memory(error):
+                    raise
+        raise _too_large(prompt)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._model = None
+        self._queue.clear()
+
+    def _loaded(self) -> Model:
+        if self._model is None:
+            from phi4mm_cli.model.loading import load
+            from phi4mm_cli.model.precision import choose_device, choose_dtype
+
+            device = choose_device(self._device)
+            self._model = load(self._checkpoint, device, choose_dtype(self._dtype, self._checkpoint, device))
+            if self._batch_size is None and device.type == "cuda":
+                self._batch_size = _rows_that_fit(self._model, self.profile.max_chunk_seconds)
+        return self._model
+
+    def _next_batch(self) -> list[str]:
+        """Keys of the oldest request and of those of its kind that are nearest to it in length."""
+        first = next(iter(self._queue.values()))
+        length = _length(first)
+        alike = (key for key, request in self._queue.items() if bool(request.clips) == bool(first.clips))
+        nearest = sorted(alike, key=lambda key: abs(_length(self._queue[key]) - length))
+        return nearest[: self._batch_size or CPU_BATCH]
+
+    def _answer(self, model: Model, prompts: Sequence[Prompt]) -> list[Outcome]:
+        """The outcomes of one group of like prompts; halves of it where the whole does not fit into memory."""
+        from phi4mm_cli.model import generate
+
+        try:
+            with _adapter(model, prompts[0]):
+                return [*generate.generate(model, prompts)]
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+        # Here the error is gone, and with it the last references to the tensors of the attempt.
+        if len(prompts) == 1:
+            return [_too_large(prompts[0])]
+        half = len(prompts) // 2
+        self._batch_size = max(1, half)
+        return self._answer(model, prompts[:half]) + self._answer(model, prompts[half:])
+
+
+def _length(request: Request) -> float:
+    """Seconds of sound, or characters of text: what the requests of one kind are compared by."""
+    if request.clips:
+        return sum(clip.end - clip.start for clip in request.clips)
+    return sum(len(part) for message in request.messages for part in message.parts if isinstance(part, str))
+
+
+def _compose(model: Model, request: Request) -> tuple[Prompt, str]:
+    """The prompt, its media read, and its rope side. Raises Phi4Error where media cannot be read."""
+    from phi4mm_cli.media import audio
+    from phi4mm_cli.model.features import log_mel
+    from phi4mm_cli.model.generate import compose, rope_side
+
+    clips = [log_mel(*audio.read(clip)) for clip in request.clips]
+    prompt = compose(model, render(request.messages), clips, request.sampling.max_new_tokens)
+    return prompt, rope_side(model, prompt)
+
+
+@contextmanager
+def _adapter(model: Model, prompt: Prompt) -> Iterator[None]:
+    """The adapter that the model was trained to use with such prompts: speech where there is sound, else none."""
+    if model.adapters:
+        from phi4mm_cli.model.adapters import switch_adapter
+
+        switch_adapter(model.network, "speech" if prompt.clips else None)
+    yield
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether this is torch, or the CPU's allocator behind it, out of memory; only CUDA has a class for it."""
+    signs = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
+
+
+def _too_large(prompt: Prompt) -> MemoryExhaustedError:
+    message = f"a request of {len(prompt.ids)} tokens does not fit into memory"
+    return MemoryExhaustedError(message, "Use shorter clips, a smaller --dtype, or --device cpu")
+
+
+def _rows_that_fit(model: Model, seconds: float) -> int:
+    """How many clips of `seconds` fit into the GPU's free memory: the KV cache, and the first convolution's maps."""
+    import torch
+
+    config: Any = model.network.config
+    free = torch.cuda.mem_get_info(model.device)[0]
+    head = config.hidden_size // config.num_attention_heads
+    cache = 2 * config.num_hidden_layers * config.num_key_value_heads * head * (12.5 * seconds + 512)
+    maps = 3 * config.audio_config.nemo_conv_channels * (100 * seconds / 2) * (80 / 2)
+    rows = 0.7 * free / (model.network.dtype.itemsize * (cache + maps))
+    return max(1, min(MOST_GPU_ROWS, int(rows)))

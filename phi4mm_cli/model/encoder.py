@@ -1,0 +1,78 @@
+"""The audio encoder over a batch of clips of any lengths: each clip's embeddings are those of the clip alone.
+
+transformers' own forward pass does not give that: its mask adds 1 to the attention scores of valid frames in place of
+shutting out the others, and its strided convolutions see the batch's padding where a lone clip's edge has zeros. So
+only its layers and weights are used here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers.models.phi4_multimodal.modeling_phi4_multimodal import (
+    Phi4MultimodalAudioEmbedding,
+    Phi4MultimodalAudioModel,
+)
+
+Projection = Literal["speech", "vision"]
+
+WINDOW = 500  # encoder positions (40 s) that attend to each other; longer clips fall into independent windows
+
+
+def embed_audio(module: Phi4MultimodalAudioEmbedding, clips: Sequence[Tensor], projection: Projection) -> list[Tensor]:
+    """Prompt embeddings of log-mel `clips` of shape (frames, 80): one (ceil(frames / 8), hidden size) for each.
+
+    `projection` is "vision" in a prompt that also has images, else "speech".
+    """
+    if projection == "speech":
+        up, down = module.up_proj_for_speech, module.down_proj_for_speech
+    else:
+        up, down = module.up_proj_for_vision_speech, module.down_proj_for_vision_speech
+    return [down(nn.functional.gelu(up(encoded))) for encoded in _encode(module.encoder, clips)]
+
+
+def _encode(encoder: Phi4MultimodalAudioModel, clips: Sequence[Tensor]) -> list[Tensor]:
+    weight = encoder.embed.out.weight
+    lengths = torch.tensor([len(clip) for clip in clips], device=weight.device)
+    padded = pad_sequence(list(clips), batch_first=True).to(weight.device, weight.dtype)
+    hidden, lengths = _subsample(encoder, encoder.encoder_embedding(padded), lengths)
+    per_clip = [row[:length] for row, length in zip(hidden, lengths.tolist(), strict=True)]
+    windows = [_windows(row) for row in per_clip]
+    encoded = iter(_attend(encoder, [window for row in windows for window in row]))
+    joined = [torch.cat([next(encoded) for _ in row]) for row in windows]
+    return [row[: len(clip)] for row, clip in zip(joined, per_clip, strict=True)]
+
+
+def _subsample(encoder: Phi4MultimodalAudioModel, hidden: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """The convolutions: (batch, frames, bands) to (batch, positions, hidden size), with each row's new length."""
+    hidden = hidden.unsqueeze(1)
+    for layer in encoder.embed.conv:
+        if isinstance(layer, nn.Conv2d) and layer.stride[0] > 1:
+            valid = torch.arange(hidden.shape[2], device=hidden.device) < lengths[:, None]
+            hidden = hidden * valid[:, None, :, None]  # beyond its end a lone clip has the convolution's zeros
+            lengths = (lengths - 1) // layer.stride[0] + 1
+        hidden = layer(hidden)
+    return encoder.embed.out(hidden.transpose(1, 2).flatten(2)), lengths
+
+
+def _windows(row: Tensor) -> Sequence[Tensor]:
+    """One clip's positions in windows; the last of several is filled up with zeros, which the model then attends to."""
+    if len(row) <= WINDOW:
+        return [row]
+    return list(nn.functional.pad(row, (0, 0, 0, -len(row) % WINDOW)).reshape(-1, WINDOW, row.shape[1]))
+
+
+def _attend(encoder: Phi4MultimodalAudioModel, windows: Sequence[Tensor]) -> list[Tensor]:
+    """The conformer blocks over windows of different lengths, which see nothing of each other's padding."""
+    hidden = pad_sequence(list(windows), batch_first=True)
+    lengths = torch.tensor([len(window) for window in windows], device=hidden.device)
+    valid = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
+    bias = encoder.relative_attention_bias_layer(hidden)
+    scores = bias.masked_fill(~valid[:, None, None, :], torch.finfo(bias.dtype).min)
+    for layer in encoder.encoders:
+        hidden = layer(hidden, scores)
+    return [row[: len(window)] for row, window in zip(hidden, windows, strict=True)]

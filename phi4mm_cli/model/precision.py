@@ -1,0 +1,50 @@
+"""Which device the model runs on, in which arithmetic, and with which attention kernel."""
+
+from __future__ import annotations
+
+import torch
+
+from phi4mm_cli.errors import MissingError, UsageError
+from phi4mm_cli.model.checkpoint import Checkpoint
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name: auto, cpu, cuda, cuda:N or mps. Raises MissingError where the machine has none."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"there is no device {name!r}", "Use auto, cpu, cuda, cuda:N or mps") from error
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise MissingError("no CUDA device was found", "Check the driver with `nvidia-smi`, or use --device cpu")
+        if (device.index or 0) >= torch.cuda.device_count():
+            last = torch.cuda.device_count() - 1
+            raise MissingError(f"there is no device {name}: the last one is cuda:{last}", f"Use --device cuda:{last}")
+        return torch.device("cuda", device.index or 0)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise MissingError("this machine has no Apple GPU", "Use --device cpu")
+    if device.type not in ("cpu", "mps"):
+        raise UsageError(f"device {name} is not supported", "Use auto, cpu, cuda, cuda:N or mps")
+    return device
+
+
+def choose_dtype(name: str, checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
+    """The arithmetic of that name; `auto` is the checkpoint's own wish, else the fastest that the device does well."""
+    if name == "auto" and checkpoint.dtype is not None:
+        name = checkpoint.dtype
+    if name == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if name not in DTYPES:
+        raise UsageError(f"there is no dtype {name!r}", f"Use auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def choose_attention(device: torch.device, dtype: torch.dtype) -> str:
+    """The attention kernel, by transformers' name for it: eager on GPUs without bfloat16, as the model card advises."""
+    return "eager" if device.type == "cuda" and dtype == torch.float16 else "sdpa"
