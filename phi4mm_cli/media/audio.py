@@ -118,7 +118,7 @@ class Recording:
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Decode: float32 (samples,) in [-1, 1) at `rate`, some seconds at a time, each kept before it is given.
 
-        Can be run through once. Raises InputError when the disk is full.
+        Can be run through once. Raises InputError when the disk is full, and where there is no sound at all.
         """
         if self._state != "new":
             raise ValueError("the blocks of a recording can be run through only once")
@@ -126,6 +126,8 @@ class Recording:
         for samples in resampled(gathered(self._decoder.mono(self.channel)), self.rate):
             if samples.size:
                 yield self._spool.append(samples)
+        if not len(self._spool):
+            raise InputError(f"{readable(Path(self.source.path))}: no sound in it could be decoded", headers.ADVICE)
         self.truncated = self._decoder.damage(self.seconds)
         self._state = "done"
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from phi4mm_cli.errors import InputError
 from phi4mm_cli.media import headers
-from phi4mm_cli.media.decode import EXACT, AudioInfo, Stretch, clock, mixed
+from phi4mm_cli.media.decode import EXACT, AudioInfo, QuietFile, Stretch, clock, mixed
 from phi4mm_cli.media.headers import ADVICE
 
 # What may be opened: formats that hold their own sound. Playlists (hls, concat, dash, sdp) name other files and
@@ -49,14 +49,14 @@ class ContainerDecoder:
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         """Open `file`, which is called `name` in messages, and decode up to its first sound."""
-        self._name = name
-        self._file_tail = headers.ogg_damage(file)
+        self._name, self._file = name, file
         self._mp3_length = headers.mp3_has_length(file)
         file.seek(0)
+        self._reader = QuietFile(file)
         try:
             # Tags in any encoding must not keep a recording from being read.
             self._container = cast(
-                InputContainer, av.open(file, options={"format_whitelist": FORMATS}, metadata_errors="replace")
+                InputContainer, av.open(self._reader, options={"format_whitelist": FORMATS}, metadata_errors="replace")
             )
         except (av.error.FFmpegError, ValueError) as error:
             raise headers.not_a_recording(file, name) from error
@@ -131,9 +131,11 @@ class ContainerDecoder:
                     if packet.stream.index == self._stream.index:
                         yield packet
                 return
-            except (av.error.FFmpegError, OSError) as error:
-                if isinstance(error, EOFError):
-                    break
+            except IndexError:  # PyAV cannot flush tracks that appeared on the way
+                break
+            except av.error.EOFError:
+                break
+            except av.error.FFmpegError:
                 failures += 1
                 self._note_error()
         yield None
@@ -174,13 +176,15 @@ class ContainerDecoder:
         """Why the `seconds` that came out are not the whole recording."""
         # An error behind the last sound is a tag or padding, unless the file gives no length to compare with.
         errors = [at for at in self._errors if at < self._now or self._length is None]
+        if self._reader.error:
+            return self._reader.error
         reached = max(seconds, self._reached - self._origin)
         if self._length is not None and reached < self._length - (
             SLACK if self._stream.codec_context.name != "flac" else EXACT
         ):
             return f"it ends at {clock(seconds)}, but its header promises {clock(self._length)}"
-        if self._file_tail:
-            return f"{self._file_tail}, at {clock(seconds)}"
+        if headers.is_cut_off(self._file):
+            return f"the file was cut off at {clock(seconds)}"
         if errors:
             places = "1 place" if len(errors) == 1 else f"{len(errors)} places"
             return f"it is damaged in {places}, first near {clock(errors[0] - self._origin)}"

@@ -47,15 +47,43 @@ class Decoder(Protocol):
         """Free the decoder; the file stays open."""
 
 
+class QuietFile:
+    """A file as the decoders read it: where the disk or a damaged header fails them, it ends, and nothing is printed.
+
+    Both soundfile and PyAV print the exceptions that a file raises inside them.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.tell = file.tell
+        self.error: str | None = None  # what kept the file from being read to its end
+
+    def read(self, count: int = -1) -> bytes:
+        """Up to `count` bytes; none at the end of the file and where it cannot be read."""
+        try:
+            return self._file.read(count)
+        except OSError as error:
+            self.error = f"it cannot be read to its end: {error.strerror}"
+            return b""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """The new position; -1 where there is no such place."""
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return -1
+
+
 class PcmDecoder:
     """WAV, AIFF, AU, CAF, W64 and their kin through libsndfile; a `Decoder`. Raises soundfile.LibsndfileError."""
 
     def __init__(self, file: BinaryIO) -> None:
-        file.seek(0)
-        self._sound = sound = soundfile.SoundFile(file)
-        self._problem = ""
-        missing = headers.missing_bytes(sound.extra_info)
         size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        self._file = QuietFile(file)
+        self._sound = sound = soundfile.SoundFile(self._file)
+        self._problem: str | None = None
+        missing = headers.missing_bytes(sound.extra_info)
         length = sound.frames / sound.samplerate
         # The bytes that are there hold `length` seconds; the ones that are not would have gone on at the same pace.
         seconds = None if missing is None else length * (1 + missing / max(size, 1))
@@ -73,8 +101,8 @@ class PcmDecoder:
         while True:
             try:
                 block = self._sound.read(BLOCK_SECONDS * rate, dtype="float32", always_2d=True)
-            except (soundfile.LibsndfileError, OSError):
-                self._problem = "it could not be read to its end"
+            except soundfile.LibsndfileError as error:
+                self._problem = f"it is damaged: {error.error_string}"
                 return
             if not len(block):
                 return
@@ -83,9 +111,11 @@ class PcmDecoder:
     def damage(self, seconds: float) -> str | None:
         """That the file is shorter than its header promises."""
         promised = self.info.seconds
+        if self._file.error:
+            return self._file.error
         if promised is not None and seconds < promised - EXACT:
             return f"it ends at {clock(seconds)}, but its header promises {clock(promised)}"
-        return self._problem or None
+        return self._problem
 
     def close(self) -> None:
         """Free the decoder."""

@@ -10,7 +10,9 @@ from phi4mm_cli.errors import InputError
 ADVICE = "Give it a recording (wav, flac, mp3, m4a, ogg, opus, ...) or a video that has a sound track."
 HEAD = 4096  # bytes; more than the first frame of any MP3
 OGG_PAGE = 27 + 255 + 255 * 255  # bytes; the longest page: RFC 3533, section 6
-PLACEHOLDER = 1 << 16  # bytes around 0, 2 GiB and 4 GiB that stand for "not known yet" in a WAV written to a pipe
+PLACEHOLDER = 1 << 16  # bytes around 2 GiB and 4 GiB that stand for "not known yet" in a WAV written to a pipe
+
+MP4_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"wide", b"free", b"skip")  # that a file may begin with
 
 KINDS = (
     (b"\x89PNG", "a picture"),
@@ -45,9 +47,9 @@ def missing_bytes(log: str) -> int | None:
     if not found:
         return 0
     promised, present = int(found[1]), int(found[2])
-    if min(abs(promised - unknown) for unknown in (0, 1 << 31, 1 << 32)) < PLACEHOLDER or promised > 1 << 62:
+    if promised == 0 or promised > 1 << 62 or min(abs(promised - (1 << bits)) for bits in (31, 32)) < PLACEHOLDER:
         return None
-    return promised - present
+    return max(promised - present, 0)
 
 
 def mp3_has_length(file: BinaryIO) -> bool:
@@ -62,23 +64,39 @@ def mp3_has_length(file: BinaryIO) -> bool:
     return any(tag in frame for tag in (b"Xing", b"Info", b"VBRI"))
 
 
-def ogg_damage(file: BinaryIO) -> str | None:
-    """That the last page of an Ogg file is cut off, if it is.
-
-    The end-of-stream mark is no sign: recorders of several telephones never write it.
-    """
+def is_cut_off(file: BinaryIO) -> bool:
+    """Whether an Ogg or MP4 file ends inside a page or a box. Takes a moment for long MP4 files of many fragments."""
     file.seek(0)
-    if file.read(4) != b"OggS":
-        return None
+    head = file.read(8)
+    if head[:4] == b"OggS":
+        return _last_ogg_page_is_cut_off(file)
+    return head[4:] in MP4_BOXES and _last_mp4_box_is_cut_off(file)
+
+
+def _last_ogg_page_is_cut_off(file: BinaryIO) -> bool:
+    # The end-of-stream mark is no sign: the recorders of several telephones never write it.
     size = file.seek(0, 2)
     file.seek(max(0, size - OGG_PAGE))
     tail = file.read()
-    start = tail.rfind(b"OggS")
-    page = tail[start:]
-    segments = page[26] if len(page) > 26 else 0
-    length = 27 + segments + sum(page[27 : 27 + segments])
-    whole = start >= 0 and len(page) > 26 and len(page) >= length
-    return None if whole else "the file was cut off"
+    page = tail[max(tail.rfind(b"OggS"), 0) :]
+    if len(page) < 27 or len(page) < 27 + page[26]:
+        return True
+    return len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
+
+
+def _last_mp4_box_is_cut_off(file: BinaryIO) -> bool:
+    # A box is its size in 4 bytes, its name, and where that size is 1 the size in 8 bytes: ISO 14496-12, section 4.2.
+    size, place = file.seek(0, 2), 0
+    while place < size:
+        file.seek(place)
+        box = file.read(16)
+        length = int.from_bytes(box[:4], "big")
+        if length == 1:
+            length = int.from_bytes(box[8:16], "big")
+        if length < 8:  # 0: the last box, up to the end of the file; else no box
+            return False
+        place += length
+    return place > size
 
 
 def duration_tag(text: str) -> float | None:
@@ -91,7 +109,7 @@ def not_a_recording(file: BinaryIO, name: str) -> InputError:
     """The error for a file that no decoder could open, as plain as its first bytes allow."""
     file.seek(0)
     head = file.read(HEAD)
-    if head[4:8] in (b"ftyp", b"mdat", b"moov", b"wide", b"free"):
+    if head[4:8] in MP4_BOXES:
         return InputError(
             f"{name}: this MP4 recording was cut off: the index at its end is missing, so nothing in it can be read",
             "Copy it again from where it was recorded, or repair it with a tool such as untrunc.",
