@@ -19,7 +19,7 @@ def main() -> NoReturn:
     for number in _STOPPED:
         signal.signal(number, _stop)
     try:
-        app()
+        app(prog_name="phi4mm")
     except Phi4Error as error:
         console.say(str(error), "error")
         sys.exit(error.exit_code)

@@ -13,6 +13,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from phi4mm_cli.errors import UsageError
 from phi4mm_cli.options import PERSONAL
 
@@ -36,9 +38,7 @@ def defaults(options: Options) -> Defaults:
 def _user_file() -> Path | None:
     if (named := os.environ.get(USER_FILE_VARIABLE)) is not None:
         return Path(named) if named else None
-    import platformdirs
-
-    return platformdirs.user_config_path("phi4mm") / "config.toml"
+    return Path(typer.get_app_dir("phi4mm"), "config.toml")
 
 
 def _read(path: Path, options: Options, personal: bool) -> Defaults:

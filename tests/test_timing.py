@@ -1,5 +1,7 @@
 """Sentences and their times inside a chunk."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,5 +61,5 @@ def test_spans_rise_and_stay_within_the_voice(pieces: list[str], plan: list[tupl
     assert spans[-1][1] == pytest.approx(voiced[-1][1])
     for start, end in spans:
         assert start < end
-    for (_, end), (start, _) in zip(spans, spans[1:], strict=False):
+    for (_, end), (start, _) in pairwise(spans):
         assert end <= start

@@ -2,6 +2,8 @@
 
 import io
 import json
+from itertools import pairwise
+from pathlib import Path
 from typing import get_args
 
 import pysubs2
@@ -43,9 +45,7 @@ def written(name: str, what: Document) -> str:
 
 def test_srt_clock_and_numbering() -> None:
     text = written("srt", document((0.0, 1.9996, "One."), (3661.5, 3662.0, "Two --> three.")))
-    assert text == (
-        "1\n00:00:00,000 --> 00:00:01,999\nOne.\n\n2\n01:01:01,500 --> 01:01:02,000\nTwo -> three.\n\n"
-    )
+    assert text == ("1\n00:00:00,000 --> 00:00:01,999\nOne.\n\n2\n01:01:01,500 --> 01:01:02,000\nTwo -> three.\n\n")
 
 
 def test_vtt_escapes_what_has_a_meaning_there() -> None:
@@ -95,12 +95,12 @@ def test_captions_rise_and_public_parsers_read_them(plan: list[tuple[float, floa
     for caption in shown:
         assert caption.start < caption.end
         assert 1 <= len(caption.lines) <= 2
-    for first, second in zip(shown, shown[1:], strict=False):
+    for first, second in pairwise(shown):
         assert first.end <= second.start
     assert len(pysubs2.SSAFile.from_string(written("srt", document(*made)), "srt")) == len(shown)
 
 
-def test_webvtt_parser_reads_what_is_written(tmp_path) -> None:
+def test_webvtt_parser_reads_what_is_written(tmp_path: Path) -> None:
     path = tmp_path / "x.vtt"
     path.write_text(written("vtt", document((0.5, 2.0, "One & two."), (3.0, 9.0, LONG))), encoding="utf-8")
     cues = webvtt.read(str(path)).captions

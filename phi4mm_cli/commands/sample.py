@@ -23,8 +23,8 @@ def command(
         copies = []
         for sample in sorted(SAMPLES.iterdir()):
             target = folder / sample.name
-            if target.exists():
-                raise UsageError(f"{target} exists", "Remove it, or name another folder")
+            if target.exists() and target.read_bytes() != sample.read_bytes():
+                raise UsageError(f"{target} exists and is another file", "Remove it, or name another folder")
             copies.append(shutil.copyfile(sample, target))
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror}", "Name another folder") from None

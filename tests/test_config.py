@@ -1,0 +1,69 @@
+"""Where an option's value comes from: command line, environment, project's file, user's file, in this order."""
+
+import json
+from pathlib import Path
+
+import pytest
+import soundfile
+from conftest import Phi4mm
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    soundfile.write(tmp_path / "talk.wav", [0.0] * 16000, 16000)
+    return tmp_path
+
+
+def language(run: object) -> str:
+    assert run.returncode == 0, run.stderr  # type: ignore[attr-defined]
+    return str(json.loads(run.stdout)["options"].get("language"))  # type: ignore[attr-defined]
+
+
+def test_precedence(phi4mm: Phi4mm, folder: Path) -> None:
+    user = folder / "user.toml"
+    arguments = ["transcribe", "talk.wav", "--engine", "echo", "--jsonl"]
+    env = {"PHI4MM_CONFIG": str(user)}
+    assert language(phi4mm(*arguments, env=env)) == "None"
+    user.write_text('language = "de"', encoding="utf-8")
+    assert language(phi4mm(*arguments, env=env)) == "de"
+    user.write_text('language = "de"\n[transcribe]\nlanguage = "French"', encoding="utf-8")
+    assert language(phi4mm(*arguments, env=env)) == "fr"
+    (folder / "phi4mm.toml").write_text('language = "it"', encoding="utf-8")
+    assert language(phi4mm(*arguments, env=env)) == "it"
+    assert language(phi4mm(*arguments, env={**env, "PHI4MM_LANGUAGE": "es"})) == "es"
+    assert language(phi4mm(*arguments, "-l", "Japanese", env={**env, "PHI4MM_LANGUAGE": "es"})) == "ja"
+
+
+def test_lists_flags_and_dashes(phi4mm: Phi4mm, folder: Path) -> None:
+    (folder / "phi4mm.toml").write_text('format = ["srt", "json"]\noutput-dir = "out"\nvad = false', encoding="utf-8")
+    run = phi4mm("transcribe", "talk.wav", "--engine", "echo")
+    assert run.returncode == 0, run.stderr
+    assert sorted(path.name for path in (folder / "out").iterdir()) == ["talk.json", "talk.srt"]
+    assert json.loads((folder / "out/talk.json").read_text(encoding="utf-8"))["options"]["vad"] is False
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("languag = 'de'", "'languag' is no option"),
+        ("[transcrib]\nlanguage = 'de'", "[transcrib] is no command"),
+        ("[transcribe]\nfoo = 1", "'foo' is no option"),
+        ("language = ", "Mend the file"),
+        ("model = 'somewhere/else'", "may not set 'model'"),
+        ("[transcribe]\nrevision = 'x'", "may not set 'revision'"),
+    ],
+)
+def test_what_a_project_file_may_not_say(phi4mm: Phi4mm, folder: Path, text: str, message: str) -> None:
+    (folder / "phi4mm.toml").write_text(text, encoding="utf-8")
+    run = phi4mm("transcribe", "talk.wav", "--engine", "echo")
+    assert run.returncode == 2
+    assert message in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    assert run.stdout == ""
+
+
+def test_user_file_may_set_the_model(phi4mm: Phi4mm, folder: Path) -> None:
+    user = folder / "user.toml"
+    user.write_text('model = "demo"\nengine = "echo"', encoding="utf-8")
+    run = phi4mm("transcribe", "talk.wav", env={"PHI4MM_CONFIG": str(user)})
+    assert run.returncode == 0, run.stderr

@@ -1,0 +1,60 @@
+"""Help, version, completion and errors of the command line load nothing heavy."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from phi4mm_cli.cli import app
+
+HEAVY = {"torch", "transformers", "numpy", "librosa", "av", "PIL", "soundfile", "soxr", "silero_vad", "onnxruntime"}
+PROBE = """
+import json, sys
+from phi4mm_cli.__main__ import main
+sys.argv = ["phi4mm", *sys.argv[1:]]
+try:
+    main()
+finally:
+    print(json.dumps(sorted(name for name in sys.modules if "." not in name)), file=sys.stderr)
+"""
+COMMANDS = [str(command.name) for command in app.registered_commands]
+
+
+def loaded(*arguments: str, cwd: Path) -> tuple[set[str], str]:
+    run = subprocess.run(
+        [sys.executable, "-c", PROBE, *arguments], capture_output=True, encoding="utf-8", cwd=cwd, check=False
+    )
+    return set(json.loads(run.stderr.splitlines()[-1])), run.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)])
+def test_help_loads_no_heavy_module(arguments: list[str], tmp_path: Path) -> None:
+    modules, stdout = loaded(*arguments, cwd=tmp_path)
+    assert stdout
+    assert not modules & HEAVY
+
+
+def test_probe_sees_heavy_modules(tmp_path: Path) -> None:
+    modules, _ = loaded("transcribe", "missing.wav", cwd=tmp_path)
+    assert "numpy" in modules
+
+
+def test_wrong_language_is_told_without_loading_anything(tmp_path: Path) -> None:
+    modules, stdout = loaded("transcribe", "x.wav", "--language", "klingon", cwd=tmp_path)
+    assert not modules & HEAVY
+    assert stdout == ""
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shipped_completions_are_what_the_program_prints(shell: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "phi4mm_cli"],
+        env={"_PHI4MM_COMPLETE": f"source_{shell}"},
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    shipped = Path(__file__).parents[1] / "completions" / f"phi4mm.{shell}"
+    assert run.stdout == shipped.read_text(encoding="utf-8")
