@@ -38,9 +38,9 @@ class Checkpoint:
 
     path: Path
     name: str
-    revision: str | None = None  # the commit, of a model from the Hub
-    dtype: str | None = None  # the arithmetic it has to run in; None: any
-    profile: Profile = Profile()
+    revision: str | None  # the commit, of a model from the Hub
+    dtype: str | None  # the arithmetic it has to run in; None: any
+    profile: Profile
 
 
 def resolve(model: str, revision: str | None = None) -> Checkpoint:
