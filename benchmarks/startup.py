@@ -38,17 +38,20 @@ COMMANDS = ("transcribe", "sample", "schema")
 
 
 def seconds(command: list[str]) -> float:
+    """Wall-clock seconds of a process."""
     began = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - began
 
 
 def compare(ours: list[str], reference: list[str], runs: int) -> tuple[float, float]:
+    """The median seconds of both commands."""
     pairs = [(seconds(ours), seconds(reference)) for _ in range(runs + 1)][1:]  # the first pair warms the caches
     return statistics.median(pair[0] for pair in pairs), statistics.median(pair[1] for pair in pairs)
 
 
 def main() -> None:
+    """Compare, and print a line a command."""
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 15
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "reference.py"

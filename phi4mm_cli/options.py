@@ -17,8 +17,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from phi4mm_cli.errors import UsageError
-
-DEFAULT_MODEL = "microsoft/Phi-4-multimodal-instruct"
+from phi4mm_cli.model.checkpoint import DEFAULT_MODEL
 
 # Options that a project's own file may not set: a cloned folder must not redirect recordings or choose what is run.
 PERSONAL = frozenset({"model", "revision", "engine"})
