@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, Literal, Self
 
 import numpy as np
 import soundfile
@@ -24,7 +24,7 @@ from phi4mm_cli.schema import Clip, Source
 
 NARROW, WIDE = 8000, 16000  # Hz; the two rates that the model's features are computed at
 EDGE = 1 << 16  # bytes at each end of a file that go into its fingerprint
-KEPT_OPEN = 4  # recordings that `read` keeps decoded for callers that hold none open themselves
+KEPT_OPEN = 16  # recordings that `read` keeps decoded for callers that hold none open themselves
 
 _Key = tuple[Source, int | None]
 _open: dict[_Key, list[Recording]] = {}
@@ -82,7 +82,8 @@ class Recording:
         self.source = source
         self.channel = channel
         self.truncated: str | None = None  # set when the blocks have ended: why they are not the whole recording
-        self._state = "new"
+        self._state: Literal["new", "decoding", "done", "closed"] = "new"
+        self._decoding = threading.Lock()  # a decoder that is closed while it decodes takes the program with it
         path = Path(source.path)
         self._file = open_file(path)
         try:
@@ -123,13 +124,23 @@ class Recording:
         if self._state != "new":
             raise ValueError("the blocks of a recording can be run through only once")
         self._state = "decoding"
-        for samples in resampled(gathered(self._decoder.mono(self.channel)), self.rate):
-            if samples.size:
-                yield self._spool.append(samples)
-        if not len(self._spool):
-            raise InputError(f"{readable(Path(self.source.path))}: no sound in it could be decoded", headers.ADVICE)
-        self.truncated = self._decoder.damage(self.seconds)
-        self._state = "done"
+        stretches = resampled(gathered(self._decoder.mono(self.channel)), self.rate)
+        while (block := self._next_block(stretches)) is not None:
+            if block.size:
+                yield block
+
+    def _next_block(self, stretches: Iterator[NDArray[np.float32]]) -> NDArray[np.float32] | None:
+        with self._decoding:
+            if self._state == "closed":
+                return None
+            samples = next(stretches, None)
+            if samples is not None:
+                return self._spool.append(samples)
+            if not len(self._spool):
+                raise InputError(f"{readable(Path(self.source.path))}: no sound in it could be decoded", headers.ADVICE)
+            self.truncated = self._decoder.damage(self.seconds)
+            self._state = "done"
+            return None
 
     def read(self, start: float, end: float) -> NDArray[np.float32]:
         """float32 samples from `start` to `end` seconds, as far as they have been decoded. Safe in any thread."""
@@ -140,14 +151,15 @@ class Recording:
         return self._state == "done" or len(self._spool) >= round(end * self.rate)
 
     def close(self) -> None:
-        """Free the decoder and the disk space."""
-        with _open_lock:
-            others = _open.get((self.source, self.channel), [])
-            if self not in others:
+        """Free the decoder and the disk space. Waits for the block that another thread is decoding."""
+        with self._decoding, _open_lock:
+            if self._state == "closed":
                 return
-            others.remove(self)
-            if not others:
-                del _open[self.source, self.channel]
+            self._state = "closed"
+            key = (self.source, self.channel)
+            _open[key].remove(self)
+            if not _open[key]:
+                del _open[key]
             self._decoder.close()
             self._file.close()
             self._spool.close()
@@ -180,8 +192,12 @@ def read(clip: Clip) -> tuple[NDArray[np.float32], int]:
         while len(_reopened) > KEPT_OPEN:
             _reopened.popitem(last=False)[1][0].close()
         recording, blocks = _reopened[key]
-        while not recording.holds(clip.end) and next(blocks, None) is not None:
-            pass
+        try:
+            while not recording.holds(clip.end) and next(blocks, None) is not None:
+                pass
+        except BaseException:
+            _reopened.pop(key)[0].close()
+            raise
         return recording.read(clip.start, clip.end), recording.rate
 
 
@@ -191,16 +207,18 @@ def open_decoder(file: BinaryIO, path: Path) -> Decoder:
     FLAC, Ogg and MP3 go to PyAV although libsndfile knows them: libsndfile gives up at the first damaged FLAC frame,
     closes up the time that a damaged Ogg page held, and prints messages about MP3 files on stderr.
     """
+    misjudged = False
     if not headers.is_compressed(file):
         with suppress(soundfile.LibsndfileError):
             decoder = PcmDecoder(file)
-            if not decoder.is_empty:
+            if not decoder.is_misjudged:
                 return decoder
+            misjudged = True
             decoder.close()
     # Loaded only here: most recordings do not need it, and it takes a fifth of a second.
     from phi4mm_cli.media.container import ContainerDecoder
 
-    return ContainerDecoder(file, readable(path))
+    return ContainerDecoder(file, readable(path), misjudged)
 
 
 def gathered(stretches: Iterator[Stretch]) -> Iterator[Stretch]:
@@ -235,4 +253,4 @@ def resampled(stretches: Iterator[Stretch], rate: int) -> Iterator[NDArray[np.fl
         yield stream.resample_chunk(nothing, last=True)
 
 
-__all__ = ["AudioInfo", "Decoder", "Recording", "open_recording", "probe", "read", "source", "useful_rate"]
+__all__ = ["AudioInfo", "Recording", "open_recording", "probe", "read", "source", "useful_rate"]

@@ -30,6 +30,7 @@ FORMATS = (
     "flac,flv,gsm,gxf,iff,ircam,kux,live_flv,loas,matroska,webm,mlp,mov,mp4,mp3,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,"
     "nsv,nut,ogg,oma,osq,pvf,qcp,qoa,rm,shn,sln,sox,tak,truehd,tta,voc,w64,wav,wsd,wtv,wv,xwma"
 )
+OPTIONS = {"format_whitelist": FORMATS, "ignore_length": "1"}  # no WAV comes here whose header is right
 # These headers hold no length, and ffmpeg guesses it from the size of the file.
 LENGTHLESS = "aac ac3 ac4 amr amrnb amrwb adx dts dtshd eac3 gsm loas mlp truehd wav w64 au aiff"
 GAP = 0.05  # seconds without sound in the timestamps that are filled with silence; less is rounding
@@ -47,17 +48,20 @@ class ContainerDecoder:
     raw AAC, AMR and AC-3 cut between two frames; AVI; MPEG-TS; WebM written live without a length.
     """
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        """Open `file`, which is called `name` in messages, and decode up to its first sound."""
+    def __init__(self, file: BinaryIO, name: str, misjudged: bool = False) -> None:
+        """Open `file`, which is called `name` in messages, and decode up to its first sound.
+
+        `misjudged`: it is a WAV whose header gives a wrong length, and is read to the end of the file.
+        """
         self._name, self._file = name, file
         self._mp3_length = headers.mp3_has_length(file)
         file.seek(0)
         self._reader = QuietFile(file)
+        # Where it cannot seek, ffmpeg takes all that follows for sound, and does not search that for further chunks.
+        source = _OneWay(self._reader) if misjudged else self._reader
         try:
             # Tags in any encoding must not keep a recording from being read.
-            self._container = cast(
-                InputContainer, av.open(self._reader, options={"format_whitelist": FORMATS}, metadata_errors="replace")
-            )
+            self._container = cast(InputContainer, av.open(source, options=OPTIONS, metadata_errors="replace"))
         except (av.error.FFmpegError, ValueError) as error:
             raise headers.not_a_recording(file, name) from error
         try:
@@ -100,8 +104,9 @@ class ContainerDecoder:
 
     def _time_zero(self, first: AudioFrame) -> float:
         """The time on the stream's clock that a player shows as 0:00."""
-        starts = [float(v.start_time * v.time_base) for v in self._videos if v.start_time is not None]
-        return min([first.time or 0.0, *starts])
+        tracks = [self._stream, *self._videos]
+        starts = [float(track.start_time * track.time_base) for track in tracks if track.start_time is not None]
+        return min(starts, default=first.time or 0.0)
 
     def _promised(self) -> float | None:
         """The length that the header gives, in seconds from time zero."""
@@ -193,6 +198,11 @@ class ContainerDecoder:
     def close(self) -> None:
         """Free the decoder."""
         self._container.close()
+
+
+class _OneWay:
+    def __init__(self, file: QuietFile) -> None:
+        self.read = file.read
 
 
 def _samples(frame: AudioFrame) -> NDArray[np.float32]:

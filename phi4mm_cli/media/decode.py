@@ -83,17 +83,12 @@ class PcmDecoder:
         self._file = QuietFile(file)
         self._sound = sound = soundfile.SoundFile(self._file)
         self._problem: str | None = None
-        missing = headers.missing_bytes(sound.extra_info)
-        length = sound.frames / sound.samplerate
-        # The bytes that are there hold `length` seconds; the ones that are not would have gone on at the same pace.
-        seconds = None if missing is None else length * (1 + missing / max(size, 1))
+        share = headers.promised_share(sound.extra_info)
+        seconds = None if share is None else share * sound.frames / sound.samplerate
+        # A WAV from a pipe may give its length as 0, and one beyond 4 GiB what is left over from that.
+        self.is_misjudged = sound.frames == 0 or headers.is_overfull(sound.extra_info, size)
         form = f"{sound.format} {sound.subtype}".lower()
         self.info = AudioInfo(seconds, sound.samplerate, sound.channels, form)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether libsndfile finds no sound: a WAV from a pipe may give its length as 0."""
-        return bool(self._sound.frames == 0)
 
     def mono(self, channel: int | None) -> Iterator[Stretch]:
         """The sound in blocks of some seconds."""

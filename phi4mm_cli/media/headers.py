@@ -38,18 +38,24 @@ def is_compressed(file: BinaryIO) -> bool:
     return head[:3] == b"ID3" or head in (b"fLaC", b"OggS") or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
 
 
-def missing_bytes(log: str) -> int | None:
-    """Bytes of sound that a header promises beyond the end of the file, from libsndfile's `log`.
+def promised_share(log: str) -> float | None:
+    """The sound that a header promises, as a multiple of what there is up to the end of the file: 1 if all is there.
 
-    None: the header was written before the length was known.
+    From libsndfile's `log`. None: the header was written before the length was known.
     """
     found = SOUND_CHUNK.search(log)
     if not found:
-        return 0
+        return 1.0
     promised, present = int(found[1]), int(found[2])
     if promised == 0 or promised > 1 << 62 or min(abs(promised - (1 << bits)) for bits in (31, 32)) < PLACEHOLDER:
         return None
-    return max(promised - present, 0)
+    return max(promised / max(present, 1), 1.0)
+
+
+def is_overfull(log: str, size: int) -> bool:
+    """Whether a WAV file of `size` bytes holds 4 GiB more than its header, of 32 bits, can count: from the same log."""
+    found = re.search(r"^data : (\d+)$", log, re.MULTILINE)
+    return found is not None and size - int(found[1]) >= 1 << 32
 
 
 def mp3_has_length(file: BinaryIO) -> bool:
@@ -65,11 +71,13 @@ def mp3_has_length(file: BinaryIO) -> bool:
 
 
 def is_cut_off(file: BinaryIO) -> bool:
-    """Whether an Ogg or MP4 file ends inside a page or a box. Takes a moment for long MP4 files of many fragments."""
+    """Whether an Ogg, MP4 or CAF file ends inside a page, box or chunk. Long MP4s of many fragments take a moment."""
     file.seek(0)
     head = file.read(8)
     if head[:4] == b"OggS":
         return _last_ogg_page_is_cut_off(file)
+    if head[:4] == b"caff":
+        return _last_chunk_is_cut_off(file)
     return head[4:] in MP4_BOXES and _last_mp4_box_is_cut_off(file)
 
 
@@ -96,6 +104,19 @@ def _last_mp4_box_is_cut_off(file: BinaryIO) -> bool:
         if length < 8:  # 0: the last box, up to the end of the file; else no box
             return False
         place += length
+    return place > size
+
+
+def _last_chunk_is_cut_off(file: BinaryIO) -> bool:
+    # Behind a header of 8 bytes, a chunk is its name and its size in 8 bytes, -1 where it was not known yet: Apple's
+    # Core Audio Format specification 1.0.
+    size, place = file.seek(0, 2), 8
+    while place < size:
+        file.seek(place)
+        length = int.from_bytes(file.read(12)[4:], "big", signed=True)
+        if length < 0:
+            return False
+        place += 12 + length
     return place > size
 
 
