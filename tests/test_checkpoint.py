@@ -143,10 +143,10 @@ class HubHandler(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(body)
 
-    def do_HEAD(self) -> None:  # noqa: N802 - the name that http.server calls
+    def do_HEAD(self) -> None:
         self.do_GET()
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path).lstrip("/").removeprefix("api/models/")
         model, rest = "/".join(path.split("/")[:2]), path.split("/")[2:]
         if model == "org/gated":

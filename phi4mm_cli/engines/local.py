@@ -83,8 +83,8 @@ class LocalEngine:
         for key in self._next_batch():
             try:
                 prompt, side = _compose(model, self._queue.pop(key))
-            except Phi4Error as error:
-                outcomes.append((key, RequestError(error.message, error.advice)))
+            except RequestError as error:
+                outcomes.append((key, error))
             else:
                 groups.setdefault(key if side == "crossing" else side, {})[key] = prompt
         for group in groups.values():
@@ -96,19 +96,10 @@ class LocalEngine:
         from phi4mm_cli.model import generate
 
         model = self._loaded()
-        try:
-            prompt, _ = _compose(model, request)
-        except RequestError:
-            raise
-        except Phi4Error as error:
-            raise RequestError(error.message, error.advice) from error
-        with _adapter(model, prompt):
-            try:
-                return (yield from generate.stream(model, prompt))
-            except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error):
-                    raise
-        raise _too_large(prompt)
+        prompt, _ = _compose(model, request)
+        _use_adapter(model, prompt)
+        with _within_memory("a single request"):
+            return (yield from generate.stream(model, prompt))
 
     def __enter__(self) -> Self:
         return self
@@ -125,7 +116,9 @@ class LocalEngine:
             from phi4mm_cli.model.precision import choose_device, choose_dtype
 
             device = choose_device(self._device)
-            self._model = load(self._checkpoint, device, choose_dtype(self._dtype, self._checkpoint, device))
+            dtype = choose_dtype(self._dtype, self._checkpoint, device)
+            with _within_memory(f"the model {self._checkpoint.name}"):
+                self._model = load(self._checkpoint, device, dtype)
             if self._batch_size is None and device.type == "cuda":
                 self._batch_size = _rows_that_fit(self._model, self.profile.max_chunk_seconds)
         return self._model
@@ -142,15 +135,14 @@ class LocalEngine:
         """The outcomes of one group of like prompts; halves of it where the whole does not fit into memory."""
         from phi4mm_cli.model import generate
 
+        _use_adapter(model, prompts[0])
         try:
-            with _adapter(model, prompts[0]):
+            with _within_memory("a single request"):
                 return [*generate.generate(model, prompts)]
-        except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
-                raise
-        # Here the error is gone, and with it the last references to the tensors of the attempt.
-        if len(prompts) == 1:
-            return [_too_large(prompts[0])]
+        except MemoryExhaustedError as error:
+            if len(prompts) == 1:
+                return [MemoryExhaustedError(error.message, error.advice)]  # without the attempt's frames and tensors
+        # Here the error is gone, and with it the last references to those tensors.
         half = len(prompts) // 2
         self._batch_size = max(1, half)
         return self._answer(model, prompts[:half]) + self._answer(model, prompts[half:])
@@ -164,35 +156,41 @@ def _length(request: Request) -> float:
 
 
 def _compose(model: Model, request: Request) -> tuple[Prompt, str]:
-    """The prompt, its media read, and its rope side. Raises Phi4Error where media cannot be read."""
+    """The prompt, its media read, and its rope side. Raises RequestError where media cannot be read."""
     from phi4mm_cli.media import audio
     from phi4mm_cli.model.features import log_mel
     from phi4mm_cli.model.generate import compose, rope_side
 
-    clips = [log_mel(*audio.read(clip)) for clip in request.clips]
-    prompt = compose(model, render(request.messages), clips, request.sampling.max_new_tokens)
+    try:
+        with _within_memory("a single request"):
+            clips = [log_mel(*audio.read(clip)) for clip in request.clips]
+        prompt = compose(model, render(request.messages), clips, request.sampling.max_new_tokens)
+    except RequestError:
+        raise
+    except Phi4Error as error:
+        raise RequestError(error.message, error.advice) from error
     return prompt, rope_side(model, prompt)
 
 
-@contextmanager
-def _adapter(model: Model, prompt: Prompt) -> Iterator[None]:
-    """The adapter that the model was trained to use with such prompts: speech where there is sound, else none."""
+def _use_adapter(model: Model, prompt: Prompt) -> None:
+    """Switch to the adapter that the model was trained to use with such prompts: speech for sound, none for text."""
     if model.adapters:
         from phi4mm_cli.model.adapters import switch_adapter
 
         switch_adapter(model.network, "speech" if prompt.clips else None)
-    yield
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    """Whether this is torch, or the CPU's allocator behind it, out of memory; only CUDA has a class for it."""
-    signs = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
-    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
-
-
-def _too_large(prompt: Prompt) -> MemoryExhaustedError:
-    message = f"a request of {len(prompt.ids)} tokens does not fit into memory"
-    return MemoryExhaustedError(message, "Use shorter clips, a smaller --dtype, or --device cpu")
+@contextmanager
+def _within_memory(what: str) -> Iterator[None]:
+    """Raise MemoryExhaustedError where torch, or the CPU's allocator behind it, cannot hold `what`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        signs = ("out of memory", "can't allocate memory", "ALLOC_FAILED")  # only CUDA has a class for it
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in signs):
+            raise
+        advice = "Use shorter clips, a smaller --dtype, or --device cpu"
+        raise MemoryExhaustedError(f"{what} does not fit into memory", advice) from error
 
 
 def _rows_that_fit(model: Model, seconds: float) -> int:

@@ -33,8 +33,9 @@ def load_adapter(network: nn.Module, folder: Path, name: str) -> None:
     reference = next(network.parameters())
     lora = LoraConfig(r=config["r"], lora_alpha=config["lora_alpha"], target_modules=TARGETS, inference_mode=True)
     inject_adapter_in_model(lora, network, adapter_name=name, low_cpu_mem_usage=True)
-    wanted = {key for key, _ in network.named_parameters() if ".lora_" in key and f".{name}." in key}
-    wrong = sorted(wanted ^ tensors.keys())
+    wanted = {k: p.shape for k, p in network.named_parameters() if ".lora_" in k and f".{name}." in k}
+    found = {key: tensor.shape for key, tensor in tensors.items()}
+    wrong = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
     if wrong:
         message = f"{folder} does not fit the model: {wrong[0]} and {len(wrong) - 1} more tensors do not match"
         raise MissingError(message, "Copy or download the checkpoint again")

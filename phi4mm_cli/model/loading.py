@@ -71,6 +71,7 @@ def _network(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -
             dtype=dtype,
             attn_implementation=choose_attention(device, dtype),
             device_map={"": device},  # each tensor goes straight to its device, without a copy of all in memory
+            ignore_mismatched_sizes=True,  # reports them with the others; nothing is ignored here
             output_loading_info=True,
         )
     except (OSError, ValueError, SafetensorError) as error:

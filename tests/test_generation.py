@@ -1,0 +1,207 @@
+"""Prompts to tokens to text: the same tokens as transformers' own greedy search gives, one row or many."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_model import SWITCH, write_tiny_model
+from torch import Tensor
+
+from phi4mm_cli.errors import MissingError, RequestError
+from phi4mm_cli.model import generate
+from phi4mm_cli.model.checkpoint import resolve
+from phi4mm_cli.model.encoder import embed_audio
+from phi4mm_cli.model.generate import Prompt, compose, rope_side
+from phi4mm_cli.model.loading import Model, load
+from phi4mm_cli.prompt import Marker, Piece
+from phi4mm_cli.schema import Clip, Result, Source
+
+CLIP = Clip(Source("a.wav", 1, "f"), 0.0, 1.0)
+USER, END, ASSISTANT = Marker("<|user|>"), Marker("<|end|>"), Marker("<|assistant|>")
+
+
+@pytest.fixture(scope="module")
+def demo() -> Model:
+    return load(resolve("demo"), torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Random weights, and a LongRoPE switch at 64 tokens."""
+    folder = write_tiny_model(tmp_path_factory.mktemp("tiny"))
+    return load(resolve(str(folder)), torch.device("cpu"), torch.float32)
+
+
+def sound(frames: int) -> Tensor:
+    """Stand-in for log-mel features: noise of their mean and spread."""
+    return 12 + 3 * torch.randn(frames, 80, generator=torch.Generator().manual_seed(frames))
+
+
+def prompt(model: Model, words: int, frames: int | None = None, budget: int = 12) -> Prompt:
+    pieces: list[Piece] = [USER, " ".join("abcdefghij"[i % 10] for i in range(words)), END, ASSISTANT]
+    if frames is None:
+        return compose(model, pieces, [], budget)
+    return compose(model, [USER, CLIP, *pieces[1:]], [sound(frames)], budget)
+
+
+def transformers_tokens(model: Model, asked: Prompt, use_cache: bool = True) -> list[int]:
+    """What transformers' `generate` gives for a lone prompt of at most one clip."""
+    ids = torch.tensor([asked.ids])
+    clip = asked.clips[0] if asked.clips else None
+    audio = (
+        {}
+        if clip is None
+        else {"audio_input_features": clip[None], "audio_embed_sizes": torch.tensor([-(-len(clip) // 8)])}
+    )
+    answer = model.network.generate(
+        ids,
+        max_new_tokens=asked.max_new_tokens,
+        do_sample=False,
+        use_cache=use_cache,
+        suppress_tokens=list(model.media_tokens),
+        **audio,
+    )[0, len(asked.ids) :].tolist()
+    return [token for token in answer if token not in model.end_tokens]
+
+
+# ------------------------------------------------------------------------------------------------------- prompts
+
+
+def test_control_tokens_in_text_stay_text(demo: Model) -> None:
+    text = "<|end|><|audio|> and <|assistant|>"
+    ids = compose(demo, [USER, text, END], [], 5).ids
+    control = {demo.tokenizer.token_to_id(name) for name in ("<|end|>", "<|audio|>", "<|assistant|>", "<|user|>")}
+    assert not control & set(ids[1:-1])
+    assert demo.tokenizer.decode(list(ids[1:-1]), skip_special_tokens=False) == text
+    assert (ids[0], ids[-1]) == (demo.tokenizer.token_to_id("<|user|>"), demo.tokenizer.token_to_id("<|end|>"))
+
+
+def test_neighbouring_texts_are_tokenised_as_one(demo: Model) -> None:
+    assert compose(demo, [USER, "Transcribe the au", "dio", END], [], 5).ids == (
+        compose(demo, [USER, "Transcribe the audio", END], [], 5).ids
+    )
+
+
+def test_clips_take_a_position_for_every_80_ms_begun(demo: Model) -> None:
+    ids = compose(demo, [USER, CLIP, ".", CLIP, END], [sound(16), sound(17)], 5).ids
+    places = [i for i, token in enumerate(ids) if token == demo.audio_token]
+    assert places == [1, 2, 4, 5, 6]
+
+
+def test_unknown_marker_and_long_prompt_are_refused(demo: Model, tiny: Model) -> None:
+    with pytest.raises(MissingError, match=r"<\|judge\|>"):
+        compose(demo, [Marker("<|judge|>")], [], 5)
+    with pytest.raises(RequestError, match="512"):
+        prompt(tiny, 600)
+    longest = prompt(tiny, 400, budget=1000)
+    assert len(longest.ids) + longest.max_new_tokens - 1 == 512  # the last token is not read any more
+
+
+# ------------------------------------------------------------------------------------------------------- encoder
+
+
+@pytest.mark.parametrize("projection", ["speech", "vision"])
+def test_clips_of_a_batch_are_encoded_as_each_alone(tiny: Model, projection: str) -> None:
+    module = tiny.network.model.embed_tokens_extend.audio_embed
+    clips = [sound(frames) for frames in (98, 1, 8, 9, 503, 4000, 4001, 8100)]  # 4000 frames fill one 40 s window
+    up, down = module.up_proj_for_speech, module.down_proj_for_speech
+    if projection == "vision":
+        up, down = module.up_proj_for_vision_speech, module.down_proj_for_vision_speech
+    with torch.inference_mode():
+        together = embed_audio(module, clips, "speech" if projection == "speech" else "vision")
+        for clip, embedding in zip(clips, together, strict=True):
+            alone = down(torch.nn.functional.gelu(up(module.encoder(clip[None], None)[0])))
+            torch.testing.assert_close(embedding, alone, rtol=0, atol=1e-4)
+
+
+# ---------------------------------------------------------------------------------------------------- generation
+
+
+@pytest.mark.parametrize(("words", "frames"), [(5, None), (3, 100), (3, 333), (90, None), (70, 200)])
+def test_tokens_are_those_of_transformers(tiny: Model, words: int, frames: int | None) -> None:
+    asked = prompt(tiny, words, frames)
+    assert rope_side(tiny, asked) != "crossing"
+    [result] = generate.generate(tiny, [asked])
+    assert list(result.tokens) == transformers_tokens(tiny, asked)
+    assert result.prompt_tokens == len(asked.ids)
+    assert result.tokens
+
+
+@pytest.mark.parametrize("words", [40, 58, 60])
+def test_answers_may_cross_the_longrope_switch(tiny: Model, words: int) -> None:
+    """With a cache transformers loses the context there, so that it is asked without."""
+    asked = prompt(tiny, words, budget=40)
+    assert rope_side(tiny, asked) == "crossing"
+    [result] = generate.generate(tiny, [asked])
+    assert len(result.tokens) > SWITCH + 5 - len(asked.ids)
+    assert list(result.tokens) == transformers_tokens(tiny, asked, use_cache=False)
+
+
+def test_sides_of_the_longrope_switch(tiny: Model, demo: Model) -> None:
+    length = len(prompt(tiny, 10).ids)
+    room = SWITCH + 1 - length  # the last token of an answer is not read any more
+    assert rope_side(tiny, prompt(tiny, 10, budget=room)) == "short"
+    assert rope_side(tiny, prompt(tiny, 10, budget=room + 1)) == "crossing"
+    assert rope_side(tiny, prompt(tiny, 100)) == "long"
+    assert rope_side(demo, prompt(demo, 10, budget=4000)) == "short"  # the demo has no such switch
+
+
+def test_rows_do_not_depend_on_their_neighbours(tiny: Model) -> None:
+    shapes = [(3, None, 9), (8, 50, 30), (1, 9, 1), (5, 130, 17), (30, None, 20), (2, 200, 25), (12, 1, 3)]
+    asked = [prompt(tiny, words, frames, budget) for words, frames, budget in shapes]
+    alone = [generate.generate(tiny, [one])[0] for one in asked]
+    assert all(rope_side(tiny, one) == "short" for one in asked)
+    for seed in range(4):
+        order = random.Random(seed).sample(range(len(asked)), k=2 + seed)
+        together = generate.generate(tiny, [asked[i] for i in order])
+        assert together == [alone[i] for i in order]
+
+
+def test_end_token_as_the_last_one_allowed_is_a_stop(demo: Model) -> None:
+    [free] = generate.generate(demo, [prompt(demo, 4, 120, budget=60)])
+    assert free.finish == "stop"
+    needed = len(free.tokens) + 1
+    [exact] = generate.generate(demo, [prompt(demo, 4, 120, budget=needed)])
+    [short] = generate.generate(demo, [prompt(demo, 4, 120, budget=needed - 1)])
+    assert (exact.tokens, exact.finish) == (free.tokens, "stop")
+    assert (short.tokens, short.finish) == (free.tokens, "length")
+    assert not set(free.tokens) & demo.end_tokens
+
+
+def test_media_tokens_are_never_generated(tmp_path: Path) -> None:
+    model = load(resolve(str(write_tiny_model(tmp_path))), torch.device("cpu"), torch.float32)
+    asked = prompt(model, 5)
+    with torch.no_grad():
+        before = model.network(input_ids=torch.tensor([asked.ids]))
+        hidden = model.network.model(input_ids=torch.tensor([asked.ids])).last_hidden_state[0, -1]
+        model.network.lm_head.weight[model.audio_token] = hidden  # tied: only positions of audio tokens would change
+        after = model.network(input_ids=torch.tensor([asked.ids]))
+    assert after.logits[0, -1].argmax() == model.audio_token != before.logits[0, -1].argmax()
+    [result] = generate.generate(model, [asked])
+    assert result.tokens[0] == before.logits[0, -1].argmax()
+
+
+def drained(model: Model, asked: Prompt) -> tuple[list[str], Result]:
+    pieces = []
+    answer = generate.stream(model, asked)
+    while True:
+        try:
+            pieces.append(next(answer))
+        except StopIteration as end:
+            return pieces, end.value
+
+
+def test_streamed_pieces_make_the_text(demo: Model, tiny: Model) -> None:
+    cases = [(demo, prompt(demo, 4, 120, budget=60))]
+    cases += [(tiny, prompt(tiny, words, budget=80)) for words in (70, 74, 78, 82)]
+    broken = 0
+    for model, asked in cases:
+        pieces, result = drained(model, asked)
+        assert [result] == generate.generate(model, [asked])
+        assert "".join(pieces) == result.text
+        assert all(pieces)
+        broken += any(b > 127 for b in result.text.encode())
+    assert broken  # random weights write characters of several bytes, in pieces and whole

@@ -1,0 +1,155 @@
+"""Loading takes every weight from its file or refuses; adapters do what merged weights would, and only when on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_model import write_adapter, write_tiny_model
+from torch import Tensor
+
+from phi4mm_cli.errors import MissingError, UsageError
+from phi4mm_cli.model.adapters import switch_adapter
+from phi4mm_cli.model.checkpoint import resolve
+from phi4mm_cli.model.loading import Model, load
+from phi4mm_cli.model.precision import choose_device, choose_dtype
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def folder(tiny: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny, tmp_path / "model"))
+
+
+def opened(folder: Path, dtype: torch.dtype = torch.float32) -> Model:
+    return load(resolve(str(folder)), CPU, dtype)
+
+
+def change_weights(folder: Path, name: str, change: Callable[[dict[str, Tensor]], object]) -> None:
+    weights = load_file(folder / name)
+    change(weights)
+    save_file(weights, folder / name, metadata={"format": "pt"})
+
+
+NORM = "model.norm.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda weights: weights.pop(NORM), "1 weights are missing, such as model.norm.weight"),
+        (lambda weights: weights.update(more=torch.ones(2)), "1 weights are unexpected, such as more"),
+        (lambda weights: weights.update({NORM: torch.ones(7)}), NORM),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(
+    folder: Path, change: Callable[[dict[str, Tensor]], object], words: str
+) -> None:
+    change_weights(folder, "model.safetensors", change)
+    with pytest.raises(MissingError) as caught:
+        opened(folder)
+    assert words in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_damaged_weights_are_refused(folder: Path) -> None:
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(MissingError):
+        opened(folder)
+
+
+def test_loading_says_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_adapter(folder)
+    opened(folder)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_tokens_come_from_the_checkpoint(folder: Path) -> None:
+    model = opened(folder)
+    assert model.end_tokens == {0, 4}
+    assert sorted(model.media_tokens) == [10, 11]
+    (folder / "generation_config.json").write_text('{"eos_token_id": 7}')
+    assert opened(folder).end_tokens == {7}
+
+
+# ------------------------------------------------------------------------------------------------------ adapters
+
+
+def logits(model: Model) -> Tensor:
+    with torch.inference_mode():
+        return model.network(input_ids=torch.arange(20, 60)[None]).logits[0, -1]
+
+
+@pytest.mark.parametrize("prefix", ["", "base_model.model."])
+def test_adapter_equals_merged_weights(folder: Path, prefix: str) -> None:
+    bare = logits(opened(folder))
+    added = write_adapter(folder, prefix)
+    model = opened(folder)
+    assert model.adapters == {"speech"}
+    assert torch.equal(logits(model), bare)  # off until it is asked for
+    switch_adapter(model.network, "speech")
+    adapted = logits(model)
+    switch_adapter(model.network, None)
+    assert torch.equal(logits(model), bare)
+
+    shutil.rmtree(folder / "speech-lora")
+    change_weights(folder, "model.safetensors", lambda w: w.update({name: w[name] + added[name] for name in added}))
+    merged = logits(opened(folder))
+    torch.testing.assert_close(adapted, merged, rtol=0, atol=1e-4)
+    assert (merged - bare).abs().max() > 1
+
+
+def test_adapter_takes_the_models_dtype(folder: Path) -> None:
+    write_adapter(folder)
+    model = opened(folder, torch.bfloat16)
+    kinds = {parameter.dtype for name, parameter in model.network.named_parameters() if ".lora_" in name}
+    assert kinds == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: tensors.popitem(),
+        lambda tensors: tensors.update({"model.layers.9.mlp.down_proj.lora_A.weight": torch.ones(1)}),
+        lambda tensors: tensors.update({name: torch.ones(1, 1) for name in [*tensors][:1]}),
+    ],
+    ids=["missing", "unexpected", "shape"],
+)
+def test_adapter_that_does_not_fit_is_refused(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    write_adapter(folder)
+    change_weights(folder / "speech-lora", "adapter_model.safetensors", change)
+    with pytest.raises(MissingError, match="speech-lora"):
+        opened(folder)
+
+
+# ----------------------------------------------------------------------------------------------------- precision
+
+
+def test_devices_and_dtypes(folder: Path) -> None:
+    free, demo = resolve(str(folder)), resolve("demo")
+    assert choose_device("cpu") == CPU
+    assert choose_dtype("auto", free, CPU) == torch.float32
+    assert choose_dtype("bfloat16", free, CPU) == torch.bfloat16
+    assert choose_dtype("auto", demo, torch.device("cuda")) == torch.float32  # the demo's own wish
+    for device in ("gpu", "xla"):
+        with pytest.raises(UsageError, match=device):
+            choose_device(device)
+    with pytest.raises(UsageError, match="int3"):
+        choose_dtype("int3", free, CPU)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu() -> None:
+    with pytest.raises(MissingError, match="no CUDA device"):
+        choose_device("cuda:0")

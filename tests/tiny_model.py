@@ -1,0 +1,66 @@
+"""A random checkpoint of some kilobytes in the native layout, with LongRoPE that switches at 64 tokens."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import Phi4MultimodalConfig, Phi4MultimodalForCausalLM
+
+from phi4mm_cli.model.checkpoint import DEMO_FOLDER
+
+SWITCH = 64  # tokens
+LORA_RANK, LORA_ALPHA = 3, 5
+
+
+def write_tiny_model(folder: Path) -> Path:
+    """The demo's architecture with narrower layers, and its tokenizer."""
+    config = json.loads((DEMO_FOLDER / "config.json").read_text())
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+    rope |= {"short_factor": [1.0, 1.1, 1.5], "long_factor": [1.0, 4.0, 30.0]}
+    config |= {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "rope_parameters": rope}
+    config |= {"max_position_embeddings": 512, "original_max_position_embeddings": SWITCH, "sliding_window": 4096}
+    config["audio_config"] |= {"hidden_size": 24, "intermediate_size": 32, "num_blocks": 2, "nemo_conv_channels": 8}
+    config["audio_config"] |= {"ext_pw_out_channel": 24, "depthwise_separable_out_channel": 24}
+    config["vision_config"] |= {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    network = Phi4MultimodalForCausalLM(Phi4MultimodalConfig(**config))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in network.parameters():
+            if weight.dim() > 1:  # larger than usual, so that every input matters to the answers
+                weight.normal_(0, 1.3 / math.sqrt(weight[0].numel()), generator=generator)
+        network.model.embed_tokens.weight.normal_(0, 0.4, generator=generator)
+        norm = network.model.embed_tokens_extend.audio_embed.encoder.encoder_embedding
+        norm.global_mean.fill_(10.0)
+        norm.global_invstd.fill_(0.3)
+    network.save_pretrained(folder)
+    for name in ("tokenizer.json", "generation_config.json"):
+        shutil.copy(DEMO_FOLDER / name, folder)
+    return folder
+
+
+def write_adapter(folder: Path, prefix: str = "") -> dict[str, Tensor]:
+    """Add a random `speech-lora/`, its tensor names after `prefix`; gives what it adds to each weight, by name."""
+    weights = Phi4MultimodalForCausalLM.from_pretrained(folder).state_dict()
+    generator = torch.Generator().manual_seed(1)
+    saved, added = {}, {}
+    for name, weight in weights.items():
+        if name.startswith("model.layers.") and "_proj." in name:
+            rows, columns = weight.shape
+            down = torch.randn(LORA_RANK, columns, generator=generator) / columns**0.5
+            up = torch.randn(rows, LORA_RANK, generator=generator) / LORA_RANK**0.5
+            module = prefix + name.removesuffix(".weight")
+            saved |= {f"{module}.lora_A.weight": down, f"{module}.lora_B.weight": up}
+            added[name] = LORA_ALPHA / LORA_RANK * up @ down
+    (folder / "speech-lora").mkdir()
+    save_file(saved, folder / "speech-lora" / "adapter_model.safetensors")
+    # As in the released file: a list that would also match layers of the audio encoder.
+    targets = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
+    config = {"peft_type": "LORA", "r": LORA_RANK, "lora_alpha": LORA_ALPHA, "target_modules": targets}
+    (folder / "speech-lora" / "adapter_config.json").write_text(json.dumps(config))
+    return added
