@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
+from phi4mm_cli.cancel import Cancelled, cancelled_when
 from phi4mm_cli.engines import Engine
 from phi4mm_cli.errors import RequestError
 from phi4mm_cli.schema import Request, Result
@@ -237,22 +238,29 @@ class _Driver(Generic[T]):
         """Resume the flow (where a round is over), then make up to `wanted` requests of its round."""
         outcome: Outcome[T] | None = None
         try:
-            if resume is not None:
-                _close(opened.round)
-                opened.round, opened.exhausted = iter(resume()), False
-            while wanted > 0 and not opened.stop:
-                request = next(opened.round, None)
-                if request is None:
-                    opened.exhausted = True
-                    break
-                self._events.put(_Asked(opened, request))
-                wanted -= 1
+            with cancelled_when(lambda: opened.stop):
+                self._advance(opened, resume, wanted)
+        except Cancelled:
+            opened.exhausted = True
         except StopIteration as end:
             outcome = Outcome(opened.job, time.monotonic() - opened.started, value=end.value)
         except Exception as error:  # noqa: BLE001 - a bug met in one flow is that flow's failure, not the run's
             outcome = Outcome(opened.job, time.monotonic() - opened.started, error=error)
             opened.flow.close()
         self._events.put(_StepDone(opened, outcome))
+
+
+    def _advance(self, opened: _OpenFlow[T], resume: Callable[[], Iterable[Request]] | None, wanted: int) -> None:
+        if resume is not None:
+            _close(opened.round)
+            opened.round, opened.exhausted = iter(resume()), False
+        while wanted > 0 and not opened.stop:
+            request = next(opened.round, None)
+            if request is None:
+                opened.exhausted = True
+                break
+            self._events.put(_Asked(opened, request))
+            wanted -= 1
 
 
 def _resume(opened: _OpenFlow[T]) -> Callable[[], Iterable[Request]]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
+from phi4mm_cli import cancel
 from phi4mm_cli.engines.echo import EchoEngine
 from phi4mm_cli.errors import InputError, RequestError
 from phi4mm_cli.flow import Flow, Job, Outcome, run
@@ -239,6 +240,29 @@ def test_leaving_early_closes_the_open_flows() -> None:
     assert next(outcomes).value == 0
     outcomes.close()  # type: ignore[attr-defined]
     assert sorted(closed) == [0, 1, 2]
+
+
+def test_long_work_is_given_up_when_the_run_ends() -> None:
+    """Work that makes no request for long, as decoding an hour of silence, asks whether it is still wanted."""
+    ended = threading.Event()
+
+    def endless() -> Flow[str]:
+        def requests() -> Iterator[Request]:
+            while True:
+                time.sleep(0.001)
+                cancel.check()
+            yield ask("never")
+
+        try:
+            yield requests()
+        finally:
+            ended.set()
+        return "never"
+
+    outcomes = run([Job("endless", endless), Job("short", lambda: rounds("short", [1]))], BadEngine(23))
+    assert next(outcomes).job.name == "short"
+    outcomes.close()  # type: ignore[attr-defined]
+    assert ended.is_set()
 
 
 def test_engine_failure_ends_the_run() -> None:

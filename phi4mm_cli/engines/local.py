@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from phi4mm_cli.errors import MemoryExhaustedError, Phi4Error, RequestError
+from phi4mm_cli.errors import MemoryExhaustedError, Phi4Error, RequestError, UsageError
 from phi4mm_cli.model.checkpoint import Checkpoint
 from phi4mm_cli.prompt import render
 from phi4mm_cli.schema import ModelInfo, Profile, Request, Result
@@ -36,6 +36,8 @@ class LocalEngine:
     def __init__(
         self, checkpoint: Checkpoint, device: str = "auto", dtype: str = "auto", batch_size: int | None = None
     ) -> None:
+        if checkpoint.dtype is not None and dtype not in ("auto", checkpoint.dtype):
+            raise UsageError(f"{checkpoint.name} runs in {checkpoint.dtype} only", "Leave --dtype out")
         self._checkpoint, self._device, self._dtype = checkpoint, device, dtype
         self._batch_size = batch_size
         self._queue: dict[str, Request] = {}  # by key, oldest first

@@ -1,0 +1,29 @@
+"""Lets work on a worker thread be given up: loops that may take long ask between their steps whether to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_unwanted: ContextVar[Callable[[], bool]] = ContextVar("unwanted", default=lambda: False)
+
+
+class Cancelled(Exception):  # noqa: N818 - not an error: nobody waits for the work any more
+    """The work that this thread is at is no longer wanted."""
+
+
+@contextmanager
+def cancelled_when(unwanted: Callable[[], bool]) -> Iterator[None]:
+    """Within the context, in this thread, `check` raises once `unwanted` is true."""
+    token = _unwanted.set(unwanted)
+    try:
+        yield
+    finally:
+        _unwanted.reset(token)
+
+
+def check() -> None:
+    """Raise Cancelled where the work is no longer wanted."""
+    if _unwanted.get()():
+        raise Cancelled
