@@ -16,6 +16,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from phi4mm_cli import cancel
 from phi4mm_cli.errors import InputError
 from phi4mm_cli.media import headers
 from phi4mm_cli.media.decode import BLOCK_SECONDS, AudioInfo, Decoder, PcmDecoder, Stretch, open_file, readable
@@ -126,6 +127,7 @@ class Recording:
         self._state = "decoding"
         stretches = resampled(gathered(self._decoder.mono(self.channel)), self.rate)
         while (block := self._next_block(stretches)) is not None:
+            cancel.check()
             if block.size:
                 yield block
 
