@@ -105,6 +105,8 @@ def speak(
 def _words(text: str, groups: Sequence[tuple[int, Sequence[Phoneme]]]) -> tuple[Word, ...]:
     """The words of `text`, from the sounds that belong to what begins at a character of it."""
     tokens = [match for match in re.finditer(r"\S+", text) if not _UNSPOKEN.fullmatch(match.group())]
+    if not tokens:
+        return ()
     last = len(tokens) - 1
     heard: dict[int, list[Phoneme]] = {}
     for start, group in groups:

@@ -1,0 +1,228 @@
+"""Finds the speech in a recording and cuts it into chunks that the model can hear: in silence, or where it is quietest.
+
+Chunks are given as soon as the recording is decoded some seconds past them, and do not depend on how it is decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from phi4mm_cli.errors import UsageError
+from phi4mm_cli.media.activity import HOP, RATE, Activity, Array, activity
+
+SHORTEST_CHUNK = 1.0  # seconds
+
+
+def _hops(seconds: float) -> int:
+    return int(seconds * RATE / HOP + 1e-6)
+
+
+# Chosen on synthetic speech in noise, in rooms and at low levels. Silero's own threshold, 0.5, loses whispers.
+LIKELY = 0.35  # probability that makes a stretch speech
+POSSIBLE = 0.15  # probability that it begins and ends at
+SHORTEST_SPEECH = _hops(0.1)
+SHORTEST_PAUSE = _hops(0.1)
+LONG_PAUSE = _hops(3.0)  # always ends a chunk
+FULL_PAUSE = _hops(1.0)  # no longer pause is better to cut in
+PAD = _hops(0.2)  # kept around speech, which begins and ends more softly than the judge hears
+TIGHT_PAD = _hops(0.04)  # kept even where the chunk becomes as long as may be
+AHEAD = _hops(0.5)  # known after a cut before it is made
+DOUBTFUL = _hops(2.0)  # how long possible speech may wait to become likely
+SPEECH_DB = 10.0  # loudness that counts as much as certain speech, in the choice of a cut inside speech
+LATE_DB = 3.0  # and as much as a chunk of half the length
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A stretch in which somebody speaks."""
+
+    start: float  # seconds
+    end: float  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A stretch for one request, with a little silence around the speech in it."""
+
+    start: float  # seconds
+    end: float  # seconds
+    speech: tuple[Region, ...]  # none where nobody has listened for it
+
+
+class Recording(Protocol):
+    """Sound that is decoded as its blocks are taken."""
+
+    rate: int  # 8000 or 16000 samples per second
+
+    @property
+    def seconds(self) -> float:
+        """Decoded so far."""
+
+    def blocks(self) -> Iterator[Array]:
+        """Mono samples in -1..1, some seconds at a time."""
+
+
+def chunks(recording: Recording, max_seconds: float = 30.0, vad: bool = True) -> Iterator[Chunk]:
+    """Cut `recording` into stretches of at most `max_seconds`, in order and without overlap, while decoding it.
+
+    With `vad`, silence and noise between the chunks are left out, and what is said without a pause lies in one chunk
+    if it fits. Without, all is taken for speech, and the chunks are the whole recording.
+    Raises UsageError where `max_seconds` is less than a second, and what decoding raises.
+    """
+    if max_seconds < SHORTEST_CHUNK:
+        raise UsageError("A chunk cannot be shorter than a second", "Allow more seconds.")
+    cutter = _Cutter(_hops(max_seconds))
+    for block in activity(recording.blocks(), recording.rate, judge=vad):
+        cutter.add(block)
+        while cut := cutter.next():
+            yield cut.chunk(float("inf"), vad)
+    cutter.finish(recording.seconds)
+    while cut := cutter.next():
+        yield cut.chunk(recording.seconds, vad)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A stretch between two hops, counted from the start of the recording."""
+
+    start: int
+    end: int
+
+    def clipped(self, start: int, end: int) -> _Run:
+        return _Run(max(self.start, start), min(self.end, end))
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A chunk in hops."""
+
+    start: int
+    end: int
+    speech: Sequence[_Run]
+
+    def chunk(self, duration: float, vad: bool) -> Chunk:
+        """In seconds; the recording, with its last hop, may end at `duration`."""
+
+        def seconds(hop: int) -> float:
+            return min(hop * HOP / RATE, duration)
+
+        runs = [run.clipped(self.start, self.end) for run in self.speech] if vad else []
+        regions = tuple(Region(seconds(run.start), seconds(run.end)) for run in runs)
+        return Chunk(seconds(self.start), seconds(self.end), regions)
+
+
+class _Cutter:
+    """Takes in a recording's activity and gives out its chunks; remembers what is not yet cut."""
+
+    def __init__(self, longest: int) -> None:
+        self._longest = longest  # hops
+        self._begin = 0  # where memory begins
+        self._level = np.zeros(0, np.float32)  # dB
+        self._speech = np.zeros(0, np.float32)  # probability
+        self._is_inside = False  # memory begins amid speech
+        self._is_last = False
+
+    def add(self, activity: Activity) -> None:
+        """Go on listening."""
+        self._level = np.concatenate([self._level, activity.level])
+        self._speech = np.concatenate([self._speech, activity.speech])
+
+    def finish(self, duration: float) -> None:
+        """The recording has ended after `duration` seconds."""
+        hops = -int(-duration * RATE // HOP) - self._begin
+        self._level, self._speech = self._level[:hops], self._speech[:hops]
+        self._is_last = True
+
+    def next(self) -> _Cut | None:
+        """The next chunk; None until more is known, or for ever after the last."""
+        runs = self._runs()
+        if not runs:
+            self._skip_silence()
+            return None
+        start = self._start(runs[0])
+        limit = start + self._longest
+        pauses = self._pauses(runs, limit)
+        long = next((n for n, pause in enumerate(pauses) if pause.end - pause.start >= LONG_PAUSE), None)
+        if long is None and self._known < limit + AHEAD and not self._is_last:
+            return None
+        if long is not None:
+            return self._cut_in_pause(start, limit, runs[: long + 1], pauses[long])
+        if pauses:
+            best = max(range(len(pauses)), key=lambda n: self._worth(pauses[n], start))
+            return self._cut_in_pause(start, limit, runs[: best + 1], pauses[best])
+        return self._cut_in_speech(start, limit, runs[0])
+
+    @property
+    def _known(self) -> int:
+        return self._begin + self._level.size
+
+    def _runs(self) -> list[_Run]:
+        """The stretches of speech in memory; the last may go on."""
+        edges = np.diff(np.pad((self._speech > POSSIBLE).astype(np.int8), 1))
+        starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+        apart = starts[1:] - ends[:-1] >= SHORTEST_PAUSE
+        starts = starts[np.concatenate([starts[:1] >= 0, apart])]
+        ends = ends[np.concatenate([apart, ends[:1] >= 0])]
+        runs: list[_Run] = []
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+            is_speech = end - start >= SHORTEST_SPEECH and self._speech[start:end].max() > LIKELY
+            if is_speech or (self._is_inside and start == 0):
+                runs.append(_Run(self._begin + start, self._begin + end))
+        return runs
+
+    def _start(self, run: _Run) -> int:
+        """Where the chunk that begins with `run` begins: later than usual where `run` then fits into it."""
+        earliest = max(self._begin, run.start - PAD)
+        latest = max(self._begin, run.start - TIGHT_PAD)
+        return min(max(earliest, run.end + TIGHT_PAD - self._longest), latest)
+
+    def _pauses(self, runs: Sequence[_Run], limit: int) -> list[_Run]:
+        """The pause after each run, as far as a chunk up to `limit` can end in it."""
+        nexts = [run.start for run in runs[1:]]
+        ends_in_silence = self._is_last or self._known - runs[-1].end >= SHORTEST_PAUSE
+        # The end of a recording is as good a pause as any.
+        nexts += [self._known + LONG_PAUSE * self._is_last] if ends_in_silence else []
+        pauses = [_Run(run.end, following) for run, following in zip(runs, nexts, strict=False)]
+        return [pause for pause in pauses if min(pause.start + TIGHT_PAD, self._known) <= limit]
+
+    def _worth(self, pause: _Run, start: int) -> float:
+        """How well the chunk from `start` ends in `pause`: long pauses and full chunks are good."""
+        length = min(pause.end - pause.start, FULL_PAUSE) / FULL_PAUSE
+        return float(0.7 * np.sqrt(length) + (pause.start - start) / self._longest)
+
+    def _cut_in_pause(self, start: int, limit: int, runs: Sequence[_Run], pause: _Run) -> _Cut:
+        middle = (pause.start + pause.end) // 2
+        end = min(pause.start + PAD, middle, limit, self._known)
+        self._forget(max(end, min(pause.end - PAD, self._known)), is_inside=False)
+        return _Cut(start, end, runs)
+
+    def _cut_in_speech(self, start: int, limit: int, run: _Run) -> _Cut:
+        """Cuts `run`, which does not pause up to `limit`, in the second half of the longest chunk."""
+        latest = min(limit, self._known - AHEAD // 2)  # leaves no crumb
+        places = np.arange(start + self._longest // 2, latest + 1)
+        loudness = _smooth_db(self._level, _hops(0.1)) + _smooth_db(self._level, _hops(0.2))
+        cost = loudness / 2 + SPEECH_DB * self._speech
+        cost = cost[places - self._begin] + LATE_DB * np.linspace(1, 0, places.size)
+        end = int(places[np.argmin(cost)])
+        self._forget(end, is_inside=end < run.end)
+        return _Cut(start, end, [run])
+
+    def _skip_silence(self) -> None:
+        """Forgets what is no speech, but for what speech may yet grow out of."""
+        impossible = np.flatnonzero(self._speech <= POSSIBLE)
+        doubtful = self._speech.size - (int(impossible[-1]) + 1 if impossible.size else 0)
+        self._forget(max(self._begin, self._known - min(doubtful, DOUBTFUL) - PAD - SHORTEST_PAUSE), is_inside=False)
+
+    def _forget(self, end: int, is_inside: bool) -> None:
+        self._level, self._speech = self._level[end - self._begin :], self._speech[end - self._begin :]
+        self._begin, self._is_inside = end, is_inside
+
+
+def _smooth_db(level: Array, width: int) -> Array:
+    """The level in dB of the mean power of `width` hops around each hop."""
+    power = np.convolve(10 ** (level / 10), np.full(width, 1 / width), mode="same")
+    return (10 * np.log10(np.maximum(power, 1e-10))).astype(np.float32)
