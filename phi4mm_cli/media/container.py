@@ -82,6 +82,8 @@ class ContainerDecoder:
         first = next(frames, None)
         if first is None:
             raise InputError(f"{self._name}: no sound in it could be decoded", ADVICE)
+        if first.format.name.startswith("s64"):  # of which PyAV makes no arrays
+            raise InputError(f"{self._name}: its sound is in a coding that is not supported", ADVICE)
         self._frames_left = itertools.chain([first], frames)
         self._origin = self._time_zero(first)
         self._length = self._promised()
