@@ -24,7 +24,7 @@ from phi4mm_cli.schema import Request, Result
 T = TypeVar("T")
 Flow = Generator[Iterable[Request], Sequence[Result], T]
 
-OPEN_FLOWS = 4  # files in hand at once: enough to fill the gaps of a long one, few enough to bound spool and memory
+WORKERS = 4  # flows that make requests at once; others are only opened while the engine has room
 POLL_SECONDS = 0.05  # how long an engine may be waited for while worker threads are making more requests
 
 
@@ -86,16 +86,18 @@ def run(
     jobs: Iterable[Job[T]],
     engine: Engine,
     *,
-    open_flows: int = OPEN_FLOWS,
+    workers: int = WORKERS,
     on_result: OnResult[T] | None = None,
 ) -> Iterator[Outcome[T]]:
-    """Run every job's flow, at most `open_flows` at a time, and yield their outcomes as they end.
+    """Run every job's flow and yield their outcomes as they end.
 
+    At most `workers` flows are at work at a time. Those that only wait for the engine are not counted, so that many
+    short files fill a batch; each of them has a request in hand, so that the engine's room bounds their number.
     Requests of all open flows share the engine's queue. Code between the yields, and the making of requests, runs on
     worker threads; the engine and `on_result` are called from the caller's thread. An error of the engine itself (not
     of one request) ends the run.
     """
-    driver = _Driver(iter(jobs), engine, open_flows, on_result)
+    driver = _Driver(iter(jobs), engine, workers, on_result)
     try:
         yield from driver.run()
     finally:
@@ -103,12 +105,12 @@ def run(
 
 
 class _Driver(Generic[T]):
-    def __init__(self, jobs: Iterator[Job[T]], engine: Engine, open_flows: int, on_result: OnResult[T] | None) -> None:
+    def __init__(self, jobs: Iterator[Job[T]], engine: Engine, workers: int, on_result: OnResult[T] | None) -> None:
         self._jobs = jobs
         self._engine = engine
-        self._limit = open_flows
+        self._workers = workers
         self._on_result = on_result
-        self._pool = ThreadPoolExecutor(max_workers=open_flows, thread_name_prefix="flow")
+        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="flow")
         self._events: SimpleQueue[_Asked[T] | _StepDone[T]] = SimpleQueue()
         self._open: list[_OpenFlow[T]] = []
         self._ready: deque[_Asked[T]] = deque()
@@ -138,10 +140,16 @@ class _Driver(Generic[T]):
     # -------------------------------------------------------------------- on the caller's thread
 
     def _open_more(self) -> None:
-        while len(self._open) < self._limit and (job := next(self._jobs, None)) is not None:
+        while self._wants_more() and (job := next(self._jobs, None)) is not None:
             opened = _OpenFlow(job, job.start(), time.monotonic())
             self._open.append(opened)
             self._start_step(opened, lambda opened=opened: next(opened.flow))  # type: ignore[misc]
+
+    def _wants_more(self) -> bool:
+        if not self._open:
+            return True
+        at_work = sum(opened.busy or not opened.exhausted for opened in self._open)
+        return at_work < self._workers and self._engine.room() > len(self._ready)
 
     def _take_events(self, wait: bool) -> Iterator[Outcome[T]]:
         while True:
@@ -248,7 +256,6 @@ class _Driver(Generic[T]):
             outcome = Outcome(opened.job, time.monotonic() - opened.started, error=error)
             opened.flow.close()
         self._events.put(_StepDone(opened, outcome))
-
 
     def _advance(self, opened: _OpenFlow[T], resume: Callable[[], Iterable[Request]] | None, wanted: int) -> None:
         if resume is not None:
