@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
+from threading import Condition
 from typing import Generic, TypeVar
 
 from phi4mm_cli.cancel import Cancelled, cancelled_when
@@ -54,8 +54,8 @@ class _OpenFlow(Generic[T]):
     """A flow in hand. Its generator is only ever touched by one step at a time, on a worker thread."""
 
     job: Job[T]
-    flow: Flow[T]
     started: float
+    flow: Flow[T] | None = None  # None until its first step
     round: Iterator[Request] = field(default_factory=lambda: iter(()))
     asked: list[str] = field(default_factory=list)  # keys of the round's requests, in order
     pending: dict[str, Request] = field(default_factory=dict)  # those that are not answered yet, by key
@@ -70,18 +70,6 @@ class _OpenFlow(Generic[T]):
         return not self.busy and (self.error is not None or (self.exhausted and not self.pending))
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked(Generic[T]):
-    flow: _OpenFlow[T]
-    request: Request
-
-
-@dataclass(frozen=True, slots=True)
-class _StepDone(Generic[T]):
-    flow: _OpenFlow[T]
-    outcome: Outcome[T] | None  # None: the flow goes on
-
-
 def run(
     jobs: Iterable[Job[T]],
     engine: Engine,
@@ -94,8 +82,8 @@ def run(
     At most `workers` flows are at work at a time. Those that only wait for the engine are not counted, so that many
     short files fill a batch; each of them has a request in hand, so that the engine's room bounds their number.
     Requests of all open flows share the engine's queue. Code between the yields, and the making of requests, runs on
-    worker threads; the engine and `on_result` are called from the caller's thread. An error of the engine itself (not
-    of one request) ends the run.
+    worker threads, also while the engine works; the engine and `on_result` are called from the caller's thread. An
+    error of the engine itself (not of one request) ends the run.
     """
     driver = _Driver(iter(jobs), engine, workers, on_result)
     try:
@@ -105,111 +93,85 @@ def run(
 
 
 class _Driver(Generic[T]):
+    """All of its state is guarded by one lock, which is not held while the engine or a flow is at work."""
+
     def __init__(self, jobs: Iterator[Job[T]], engine: Engine, workers: int, on_result: OnResult[T] | None) -> None:
         self._jobs = jobs
         self._engine = engine
         self._workers = workers
         self._on_result = on_result
         self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="flow")
-        self._events: SimpleQueue[_Asked[T] | _StepDone[T]] = SimpleQueue()
+        self._changed = Condition()
         self._open: list[_OpenFlow[T]] = []
-        self._ready: deque[_Asked[T]] = deque()
+        self._ready: deque[tuple[_OpenFlow[T], Request]] = deque()  # to be submitted
+        self._ended: deque[tuple[_OpenFlow[T], Outcome[T]]] = deque()  # to be yielded
         self._owners: dict[str, list[_OpenFlow[T]]] = {}  # by key of the requests that are with the engine
-
-    def run(self) -> Iterator[Outcome[T]]:
-        self._open_more()
-        while self._open:
-            yield from self._take_events(wait=not self._owners and not self._ready)
-            self._submit_ready()
-            if self._owners:
-                self._take_results()
-            self._schedule()
-            self._open_more()
-
-    def close(self) -> None:
-        """End the open flows: their `finally` blocks run, their requests are dropped."""
-        for opened in self._open:
-            opened.stop = True
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        for key in list(self._owners):
-            self._engine.cancel(key)
-        for opened in self._open:
-            _close(opened.round)
-            opened.flow.close()
+        self._room = engine.room()  # as it was when the engine was last called
+        self._closing = False
 
     # -------------------------------------------------------------------- on the caller's thread
 
-    def _open_more(self) -> None:
-        while self._wants_more() and (job := next(self._jobs, None)) is not None:
-            opened = _OpenFlow(job, job.start(), time.monotonic())
-            self._open.append(opened)
-            self._start_step(opened, lambda opened=opened: next(opened.flow))  # type: ignore[misc]
+    def run(self) -> Iterator[Outcome[T]]:
+        with self._changed:
+            self._open_more()
+        while self._open or self._ended:
+            with self._changed:
+                self._changed.wait_for(lambda: self._ended or self._ready or self._owners)
+                ended = [*self._ended]
+                self._ended.clear()
+                for opened, _ in ended:
+                    self._forget(opened)
+                self._submit_ready()
+                self._schedule_all()
+                working = any(opened.busy for opened in self._open)
+            yield from (outcome for _, outcome in ended)
+            if self._owners:
+                results = self._engine.poll(POLL_SECONDS if working and self._room > 0 else None)
+                with self._changed:
+                    self._take(results)
 
-    def _wants_more(self) -> bool:
-        if not self._open:
-            return True
-        at_work = sum(opened.busy or not opened.exhausted for opened in self._open)
-        return at_work < self._workers and self._engine.room() > len(self._ready)
-
-    def _take_events(self, wait: bool) -> Iterator[Outcome[T]]:
-        while True:
-            try:
-                event = self._events.get(block=wait)
-            except Empty:
-                return
-            wait = False
-            if isinstance(event, _Asked):
-                self._take_request(event)
-                continue
-            event.flow.busy = False
-            if event.outcome is not None:
-                self._forget(event.flow)
-                self._open.remove(event.flow)
-                yield event.outcome
-            else:
-                self._schedule_flow(event.flow)
-
-    def _take_request(self, asked: _Asked[T]) -> None:
-        opened, key = asked.flow, asked.request.key
-        if opened.error is not None:
-            return
-        opened.asked.append(key)
-        if key not in opened.pending and key not in opened.answers:
-            opened.pending[key] = asked.request
-            self._ready.append(asked)
+    def close(self) -> None:
+        """End the open flows: their `finally` blocks run, their requests are dropped."""
+        with self._changed:
+            self._closing = True
+            for opened in self._open:
+                opened.stop = True
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for key in self._owners:
+            self._engine.cancel(key)
+        for opened in self._open:
+            _close(opened.round)
+            if opened.flow is not None:
+                opened.flow.close()
 
     def _submit_ready(self) -> None:
-        room = self._engine.room()
-        while self._ready and room > 0:
-            asked = self._ready.popleft()
-            if asked.request.key not in asked.flow.pending:
+        self._room = self._engine.room()
+        while self._ready and self._room > 0:
+            opened, request = self._ready.popleft()
+            if request.key not in opened.pending:
                 continue  # its flow has failed or ended meanwhile
-            owners = self._owners.setdefault(asked.request.key, [])
+            owners = self._owners.setdefault(request.key, [])
             if not owners:
-                self._engine.submit(asked.request)
-                room -= 1
-            owners.append(asked.flow)
+                self._engine.submit(request)
+                self._room -= 1
+            owners.append(opened)
 
-    def _take_results(self) -> None:
-        working = any(opened.busy for opened in self._open)
-        timeout = POLL_SECONDS if working and self._engine.room() > 0 else None
-        for key, result in self._engine.poll(timeout):
+    def _take(self, results: Iterable[tuple[str, Result | RequestError]]) -> None:
+        for key, result in results:
             for opened in self._owners.pop(key, ()):
                 if isinstance(result, RequestError):
-                    self._fail(opened, result)
+                    opened.error, opened.stop = result, True
+                    self._forget(opened)
                 else:
                     self._answer(opened, key, result)
+        self._room = self._engine.room()
+        self._schedule_all()
 
     def _answer(self, opened: _OpenFlow[T], key: str, result: Result) -> None:
         opened.answers[key] = result
         request = opened.pending.pop(key)
         if self._on_result is not None:
             self._on_result(opened.job, request, result)
-
-    def _fail(self, opened: _OpenFlow[T], error: RequestError) -> None:
-        opened.error = error
-        opened.stop = True
-        self._forget(opened)
 
     def _forget(self, opened: _OpenFlow[T]) -> None:
         """Drop what the flow still has with the engine, unless another flow asked for the same."""
@@ -221,24 +183,37 @@ class _Driver(Generic[T]):
                     self._engine.cancel(key)
                     del self._owners[key]
 
-    def _schedule(self) -> None:
-        for opened in self._open:
-            self._schedule_flow(opened)
+    # -------------------------------------------------------------------- on any thread, with the lock held
 
-    def _schedule_flow(self, opened: _OpenFlow[T]) -> None:
-        if opened.busy:
+    def _open_more(self) -> None:
+        while self._wants_more() and (job := next(self._jobs, None)) is not None:
+            opened = _OpenFlow(job, time.monotonic())
+            self._open.append(opened)
+            self._start_step(opened, _begin(opened))
+
+    def _wants_more(self) -> bool:
+        if self._closing or not self._open:
+            return not self._closing
+        at_work = sum(opened.busy or not opened.exhausted for opened in self._open)
+        return at_work < self._workers and self._room > len(self._ready)
+
+    def _schedule_all(self) -> None:
+        for opened in self._open:
+            self._schedule(opened)
+        self._open_more()
+
+    def _schedule(self, opened: _OpenFlow[T]) -> None:
+        if opened.busy or self._closing:
             return
         if opened.round_over:
             self._start_step(opened, _resume(opened))
             opened.asked, opened.answers, opened.error = [], {}, None
-        elif not opened.exhausted and (wanted := self._engine.room() - len(self._ready)) > 0:
-            self._start_step(opened, None, wanted)
+        elif not opened.exhausted and self._room > len(self._ready):
+            self._start_step(opened, None)
 
-    def _start_step(
-        self, opened: _OpenFlow[T], resume: Callable[[], Iterable[Request]] | None, wanted: int = 1
-    ) -> None:
+    def _start_step(self, opened: _OpenFlow[T], resume: Callable[[], Iterable[Request]] | None) -> None:
         opened.busy, opened.stop = True, False
-        self._pool.submit(self._step, opened, resume, wanted)
+        self._pool.submit(self._step, opened, resume, max(1, self._room - len(self._ready)))
 
     # -------------------------------------------------------------------- on a worker thread
 
@@ -254,8 +229,17 @@ class _Driver(Generic[T]):
             outcome = Outcome(opened.job, time.monotonic() - opened.started, value=end.value)
         except Exception as error:  # noqa: BLE001 - a bug met in one flow is that flow's failure, not the run's
             outcome = Outcome(opened.job, time.monotonic() - opened.started, error=error)
-            opened.flow.close()
-        self._events.put(_StepDone(opened, outcome))
+            if opened.flow is not None:
+                opened.flow.close()
+        with self._changed:
+            opened.busy = False
+            if outcome is not None:
+                self._ended.append((opened, outcome))  # first, so that run() never sees neither
+                self._open.remove(opened)
+            else:
+                self._schedule(opened)
+            self._open_more()
+            self._changed.notify()
 
     def _advance(self, opened: _OpenFlow[T], resume: Callable[[], Iterable[Request]] | None, wanted: int) -> None:
         if resume is not None:
@@ -266,16 +250,36 @@ class _Driver(Generic[T]):
             if request is None:
                 opened.exhausted = True
                 break
-            self._events.put(_Asked(opened, request))
             wanted -= 1
+            key = request.key
+            with self._changed:
+                if opened.error is not None:
+                    break
+                opened.asked.append(key)
+                if key not in opened.pending and key not in opened.answers:
+                    opened.pending[key] = request
+                    self._ready.append((opened, request))
+                    self._changed.notify()
+
+
+def _begin(opened: _OpenFlow[T]) -> Callable[[], Iterable[Request]]:
+    """What starts the flow, on the worker's thread: a flow may open files before its first yield."""
+
+    def begin() -> Iterable[Request]:
+        opened.flow = opened.job.start()
+        return next(opened.flow)
+
+    return begin
 
 
 def _resume(opened: _OpenFlow[T]) -> Callable[[], Iterable[Request]]:
     """What ends the flow's round: its results are sent in the order of its requests, or its error is raised."""
-    if (error := opened.error) is not None:
-        return lambda: opened.flow.throw(error)
+    assert opened.flow is not None
+    flow, error = opened.flow, opened.error
+    if error is not None:
+        return lambda: flow.throw(error)
     results = [opened.answers[key] for key in opened.asked]
-    return lambda: opened.flow.send(results)
+    return lambda: flow.send(results)
 
 
 def _close(requests: Iterator[Request]) -> None:

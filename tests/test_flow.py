@@ -236,6 +236,21 @@ def test_failure_cancels_what_the_flow_still_has_in_hand() -> None:
     assert engine.room() == 50
 
 
+def test_flows_go_on_while_the_engine_works() -> None:
+    class Slow(EchoEngine):
+        polls = 0
+
+        def poll(self, timeout: float | None = None) -> list[tuple[str, Result | RequestError]]:
+            self.polls += 1
+            time.sleep(0.2)
+            return super().poll(timeout)
+
+    engine = Slow()
+    jobs = [Job(str(i), lambda i=i: rounds(str(i), [1])) for i in range(100)]
+    assert len(list(run(jobs, engine, workers=2))) == 100
+    assert engine.polls < 12  # with two flows a poll it would be fifty
+
+
 def test_leaving_early_closes_the_open_flows() -> None:
     closed: list[int] = []
 
