@@ -315,7 +315,7 @@ def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
 
 def test_disk_space_is_checked_before_and_while_decoding(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"needs 3 GB in /spool, where 1 GB are free") as error:
-        check_room("a.wav", "/spool", 3 * 10**9, 10**9)
+        check_room("/spool", 3 * 10**9, 10**9)
     assert "TMPDIR" in error.value.advice
     path = write(tmp_path / "a.wav", tone(16000, 60.0), 16000, "WAV", "PCM_16")
     program = (

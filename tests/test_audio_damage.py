@@ -224,7 +224,7 @@ def test_wrong_files_are_refused_in_one_plain_line(tmp_path: Path) -> None:
         with pytest.raises(InputError) as error:
             audio.probe(path)
         assert message in error.value.message, path
-        assert error.value.message.startswith(f"{path}: ") and "\n" not in str(error.value)
+        assert path.name not in str(error.value) and "\n" not in str(error.value)
         assert error.value.advice
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from phi4mm_cli import cancel
 from phi4mm_cli.errors import InputError
 from phi4mm_cli.media import headers
-from phi4mm_cli.media.decode import BLOCK_SECONDS, AudioInfo, Decoder, PcmDecoder, Stretch, open_file, readable
+from phi4mm_cli.media.decode import BLOCK_SECONDS, AudioInfo, Decoder, PcmDecoder, Stretch, open_file
 from phi4mm_cli.media.spool import Spool
 from phi4mm_cli.schema import Clip, Source
 
@@ -38,7 +38,7 @@ def probe(path: str | Path) -> AudioInfo:
     """What the header says, without decoding more than one frame. Raises InputError where it is not a recording."""
     path = Path(path)
     with open_file(path) as file:
-        decoder = open_decoder(file, path)
+        decoder = open_decoder(file)
         decoder.close()
         return decoder.info
 
@@ -89,23 +89,23 @@ class Recording:
         self._file = open_file(path)
         try:
             if _identify(self._file, source.path) != source:
-                raise InputError(f"{readable(path)}: the file has changed since this run began", "Run it again.")
-            self._decoder = open_decoder(self._file, path)
+                raise InputError("the file has changed since this run began", "Run it again.")
+            self._decoder = open_decoder(self._file)
             self._info = self._decoder.info
             self.rate = useful_rate(self._info.rate)
-            self._spool = self._make_spool(readable(path))
+            self._spool = self._make_spool()
         except BaseException:
             self._file.close()
             raise
         with _open_lock:
             _open.setdefault((source, channel), []).append(self)
 
-    def _make_spool(self, name: str) -> Spool:
+    def _make_spool(self) -> Spool:
         channels = self._info.channels
         if self.channel is not None and not 1 <= self.channel <= channels:
             count = "only one channel" if channels == 1 else f"channels 1 to {channels}"
-            raise InputError(f"{name}: there is no channel {self.channel}", f"The recording has {count}.")
-        return Spool(name, round((self.expected_seconds or 0.0) * self.rate))
+            raise InputError(f"there is no channel {self.channel}", f"The recording has {count}.")
+        return Spool(round((self.expected_seconds or 0.0) * self.rate))
 
     @property
     def seconds(self) -> float:
@@ -139,7 +139,7 @@ class Recording:
             if samples is not None:
                 return self._spool.append(samples)
             if not len(self._spool):
-                raise InputError(f"{readable(Path(self.source.path))}: no sound in it could be decoded", headers.ADVICE)
+                raise InputError("no sound in it could be decoded", headers.ADVICE)
             self.truncated = self._decoder.damage(self.seconds)
             self._state = "done"
             return None
@@ -203,7 +203,7 @@ def read(clip: Clip) -> tuple[NDArray[np.float32], int]:
         return recording.read(clip.start, clip.end), recording.rate
 
 
-def open_decoder(file: BinaryIO, path: Path) -> Decoder:
+def open_decoder(file: BinaryIO) -> Decoder:
     """The decoder for `file`, chosen by its content. Raises InputError where it holds no sound that can be decoded.
 
     FLAC, Ogg and MP3 go to PyAV although libsndfile knows them: libsndfile gives up at the first damaged FLAC frame,
@@ -220,7 +220,7 @@ def open_decoder(file: BinaryIO, path: Path) -> Decoder:
     # Loaded only here: most recordings do not need it, and it takes a fifth of a second.
     from phi4mm_cli.media.container import ContainerDecoder
 
-    return ContainerDecoder(file, readable(path), misjudged)
+    return ContainerDecoder(file, misjudged)
 
 
 def gathered(stretches: Iterator[Stretch]) -> Iterator[Stretch]:

@@ -48,12 +48,12 @@ class ContainerDecoder:
     raw AAC, AMR and AC-3 cut between two frames; AVI; MPEG-TS; WebM written live without a length.
     """
 
-    def __init__(self, file: BinaryIO, name: str, misjudged: bool = False) -> None:
-        """Open `file`, which is called `name` in messages, and decode up to its first sound.
+    def __init__(self, file: BinaryIO, misjudged: bool = False) -> None:
+        """Open `file` and decode up to its first sound.
 
         `misjudged`: it is a WAV whose header gives a wrong length, and is read to the end of the file.
         """
-        self._name, self._file = name, file
+        self._file = file
         self._mp3_length = headers.mp3_has_length(file)
         file.seek(0)
         self._reader = QuietFile(file)
@@ -63,7 +63,7 @@ class ContainerDecoder:
             # Tags in any encoding must not keep a recording from being read.
             self._container = cast(InputContainer, av.open(source, options=OPTIONS, metadata_errors="replace"))
         except (av.error.FFmpegError, ValueError) as error:
-            raise headers.not_a_recording(file, name) from error
+            raise headers.not_a_recording(file) from error
         try:
             self._start()
         except BaseException:
@@ -81,9 +81,9 @@ class ContainerDecoder:
         frames = self._frames()
         first = next(frames, None)
         if first is None:
-            raise InputError(f"{self._name}: no sound in it could be decoded", ADVICE)
+            raise InputError("no sound in it could be decoded", ADVICE)
         if first.format.name.startswith("s64"):  # of which PyAV makes no arrays
-            raise InputError(f"{self._name}: its sound is in a coding that is not supported", ADVICE)
+            raise InputError("its sound is in a coding that is not supported", ADVICE)
         self._frames_left = itertools.chain([first], frames)
         self._origin = self._time_zero(first)
         self._length = self._promised()
@@ -95,9 +95,9 @@ class ContainerDecoder:
         # In a transport stream, the best one is known only once it has been decoded.
         stream = self._container.streams.best("audio") or next(iter(self._container.streams.audio), None)
         if stream is None:
-            raise InputError(f"{self._name}: it has no sound track", ADVICE)
+            raise InputError("it has no sound track", ADVICE)
         if stream.codec_context is None:
-            raise InputError(f"{self._name}: its sound is in a coding that is not supported", ADVICE)
+            raise InputError("its sound is in a coding that is not supported", ADVICE)
         return cast(AudioStream, stream)
 
     @property

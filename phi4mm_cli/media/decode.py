@@ -119,22 +119,21 @@ class PcmDecoder:
 
 def open_file(path: Path) -> BinaryIO:
     """A media file, opened for reading. Raises InputError where it is not a file that has anything in it."""
-    name = readable(path)
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise InputError(f"{name}: it is a folder, not a recording", "Name the files in it.")
+            raise InputError("it is a folder, not a recording", "Name the files in it.")
         if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{name}: it is not a regular file", "Save the recording to a file first.")
+            raise InputError("it is not a regular file", "Save the recording to a file first.")
         if status.st_size == 0:
-            raise InputError(f"{name}: the file is empty (0 bytes)", "Copy or record it again.")
+            raise InputError("the file is empty (0 bytes)", "Copy or record it again.")
         return path.open("rb")
     except FileNotFoundError as error:
-        raise InputError(f"{name}: there is no such file", "Check its name and its folder.") from error
+        raise InputError("there is no such file", "Check its name and its folder.") from error
     except PermissionError as error:
-        raise InputError(f"{name}: you may not read it", "Change its permissions, or ask its owner.") from error
+        raise InputError("you may not read it", "Change its permissions, or ask its owner.") from error
     except OSError as error:
-        raise InputError(f"{name}: it cannot be opened: {error.strerror}", "Check the disk it is on.") from error
+        raise InputError(f"it cannot be opened: {error.strerror}", "Check the disk it is on.") from error
 
 
 def mixed(channels: NDArray[np.float32], channel: int | None) -> NDArray[np.float32]:
@@ -149,12 +148,6 @@ def mixed(channels: NDArray[np.float32], channel: int | None) -> NDArray[np.floa
         return picked
     mean: NDArray[np.float32] = np.mean(channels, axis=0, dtype=np.float32)
     return mean
-
-
-def readable(path: Path) -> str:
-    """A path for a message of one line, whatever bytes are in it."""
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
 
 
 def clock(seconds: float) -> str:

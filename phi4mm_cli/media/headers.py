@@ -126,18 +126,18 @@ def duration_tag(text: str) -> float | None:
     return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else None
 
 
-def not_a_recording(file: BinaryIO, name: str) -> InputError:
+def not_a_recording(file: BinaryIO) -> InputError:
     """The error for a file that no decoder could open, as plain as its first bytes allow."""
     file.seek(0)
     head = file.read(HEAD)
     if head[4:8] in MP4_BOXES:
         return InputError(
-            f"{name}: this MP4 recording was cut off: the index at its end is missing, so nothing in it can be read",
+            "this MP4 recording was cut off: the index at its end is missing, so nothing in it can be read",
             "Copy it again from where it was recorded, or repair it with a tool such as untrunc.",
         )
     for magic, kind in KINDS:
         if head.startswith(magic):
-            return InputError(f"{name}: it is {kind}, not a recording", ADVICE)
+            return InputError(f"it is {kind}, not a recording", ADVICE)
     if b"\0" not in head and all(byte >= 0x20 or byte in b"\t\n\r\f\x1b" for byte in head):
-        return InputError(f"{name}: it is a text file, not a recording", ADVICE)
-    return InputError(f"{name}: it is not a recording that can be read, or it is damaged from its start", ADVICE)
+        return InputError("it is a text file, not a recording", ADVICE)
+    return InputError("it is not a recording that can be read, or it is damaged from its start", ADVICE)

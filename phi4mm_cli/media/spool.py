@@ -21,13 +21,12 @@ class Spool:
     Raises InputError where the disk has no room; the temporary folder follows TMPDIR.
     """
 
-    def __init__(self, name: str, expected: int = 0) -> None:
-        """Make room for `expected` samples (0: not known) of the recording called `name`."""
-        self._name = name
+    def __init__(self, expected: int = 0) -> None:
+        """Make room for `expected` samples (0: not known)."""
         self._lock = threading.Lock()
         self._count = 0
         folder = tempfile.gettempdir()
-        check_room(name, folder, expected * BYTES_PER_SAMPLE, shutil.disk_usage(folder).free)
+        check_room(folder, expected * BYTES_PER_SAMPLE, shutil.disk_usage(folder).free)
         # Unbuffered, so that a full disk is met in append() and not again when the file is closed.
         self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by close()
 
@@ -48,7 +47,7 @@ class Spool:
             except OSError as error:
                 needed = (self._count + pcm.size) * BYTES_PER_SAMPLE
                 raise InputError(
-                    f"{self._name}: its decoded sound could not be kept in {tempfile.gettempdir()}: {error.strerror}",
+                    f"its decoded sound could not be kept in {tempfile.gettempdir()}: {error.strerror}",
                     f"More than {gigabytes(needed)} are needed. Free some space, or set TMPDIR to another folder.",
                 ) from error
             self._count += pcm.size
@@ -79,11 +78,11 @@ def to_float(pcm: NDArray[np.int16]) -> NDArray[np.float32]:
     return pcm.astype(np.float32) / np.float32(FULL_SCALE)
 
 
-def check_room(name: str, folder: str, needed: int, free: int) -> None:
-    """Raise InputError where `needed` bytes for the recording called `name` do not go into `free` bytes of `folder`."""
+def check_room(folder: str, needed: int, free: int) -> None:
+    """Raise InputError where `needed` bytes do not go into `free` bytes of `folder`."""
     if needed > free:
         raise InputError(
-            f"{name}: decoding it needs {gigabytes(needed)} in {folder}, where {gigabytes(free)} are free",
+            f"decoding it needs {gigabytes(needed)} in {folder}, where {gigabytes(free)} are free",
             "Free some space, or set TMPDIR to a folder on a larger disk.",
         )
 
