@@ -7,11 +7,13 @@ stretch of speech, characters are taken to be spoken at an even pace.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 Span = tuple[float, float]  # seconds
 
+SHORTEST = 0.001  # seconds of speech that every piece is given
 SNAP_SECONDS = 1.0  # how far the end of a sentence is moved to meet a pause
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"')\]»”]*\s+(?=\S)|(?<=[。！？])")
 
@@ -37,26 +39,27 @@ def spread(pieces: Sequence[str], voiced: Sequence[Span]) -> list[Span]:
     pause belongs to neither piece. Spans never overlap and are never empty.
     """
     weights = [1 + sum(character.isalnum() for character in piece) for piece in pieces]
-    lengths = [end - start for start, end in voiced]
-    total = sum(lengths)
-    pauses = list(accumulate(lengths))[:-1]  # where the pauses lie, in seconds of speech
-    borders = [0.0]
-    for said in list(accumulate(weights))[:-1]:
-        even = total * said / sum(weights)
-        near = [pause for pause in pauses if abs(pause - even) <= SNAP_SECONDS and pause > borders[-1]]
-        borders.append(min(near, key=lambda pause: abs(pause - even)) if near else max(even, borders[-1]))
-    borders.append(total)
-    if any(end <= start for start, end in pairwise(borders)):  # pieces met at one pause: the even pace is the best left
-        borders = [total * said / sum(weights) for said in accumulate(weights, initial=0)]
-    return [(_at(start, voiced, opens=True), _at(end, voiced, opens=False)) for start, end in pairwise(borders)]
+    reached = list(accumulate((end - start for start, end in voiced), initial=0.0))  # seconds of speech at each pause
+    total, pauses = reached[-1], reached[1:-1]
+    even = [total * said / sum(weights) for said in accumulate(weights, initial=0)]
+    borders = [_nearest(pauses, at) for at in even]
+    borders[0], borders[-1] = 0.0, total
+    if any(end - start < SHORTEST for start, end in pairwise(borders)):
+        borders = even  # pieces met at one pause: the even pace is the best that is left
+        borders[-1] = total
+
+    def at(spoken: float, stretch: int) -> float:
+        start, end = voiced[stretch]
+        return min(start + spoken - reached[stretch], end)
+
+    # At a pause, a piece begins after it and ends before it.
+    return [
+        (at(start, bisect_right(reached, start) - 1), at(end, bisect_left(reached, end) - 1))
+        for start, end in pairwise(borders)
+    ]
 
 
-def _at(spoken: float, voiced: Sequence[Span], opens: bool) -> float:
-    """The time at which `spoken` seconds of speech have passed: after a pause for a start, before it for an end."""
-    for start, end in voiced[:-1]:
-        length = end - start
-        if spoken < length - 1e-6 or (spoken <= length + 1e-6 and not opens):
-            return min(start + spoken, end)
-        spoken -= length
-    start, end = voiced[-1]
-    return min(start + max(spoken, 0.0), end)
+def _nearest(pauses: Sequence[float], at: float) -> float:
+    """The pause nearest to `at`, where one is near; else `at`."""
+    near = [pause for pause in pauses if abs(pause - at) <= SNAP_SECONDS]
+    return min(near, key=lambda pause: abs(pause - at), default=at)
