@@ -24,16 +24,19 @@ def _hops(seconds: float) -> int:
 # Chosen on synthetic speech in noise, in rooms and at low levels. Silero's own threshold, 0.5, loses whispers.
 LIKELY = 0.35  # probability that makes a stretch speech
 POSSIBLE = 0.15  # probability that it begins and ends at
-SHORTEST_SPEECH = _hops(0.1)
+SHORTEST_SPEECH = _hops(0.12)
 SHORTEST_PAUSE = _hops(0.1)
+SHORTEST_CUT = _hops(0.2)  # shorter pauses are heard too vaguely to cut in: the loudness tells better where
 LONG_PAUSE = _hops(3.0)  # always ends a chunk
 FULL_PAUSE = _hops(1.0)  # no longer pause is better to cut in
-PAD = _hops(0.2)  # kept around speech, which begins and ends more softly than the judge hears
+PAD_BEFORE, PAD_AFTER = _hops(0.3), _hops(0.2)  # kept around speech, which begins and ends softer than can be judged
+NARROW_PAUSE = _hops(0.4)  # up to here the cut goes to the quietest place in it, or close by: pauses are heard late
+CLOSE_BY = _hops(0.12)
 TIGHT_PAD = _hops(0.04)  # kept even where the chunk becomes as long as may be
 AHEAD = _hops(0.5)  # known after a cut before it is made
 DOUBTFUL = _hops(2.0)  # how long possible speech may wait to become likely
-SPEECH_DB = 10.0  # loudness that counts as much as certain speech, in the choice of a cut inside speech
-LATE_DB = 3.0  # and as much as a chunk of half the length
+SMOOTHING = 0.06, 0.12, 0.24  # seconds: words hold silences of up to some 80 ms
+LATE_DB = 3.0  # loudness that counts as much as a chunk of half the length
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ def chunks(recording: Recording, max_seconds: float = 30.0, vad: bool = True) ->
     """
     if max_seconds < SHORTEST_CHUNK:
         raise UsageError("A chunk cannot be shorter than a second", "Allow more seconds.")
-    cutter = _Cutter(_hops(max_seconds))
+    cutter = _Cutter(_hops(max_seconds), is_inside=not vad)
     for block in activity(recording.blocks(), recording.rate, judge=vad):
         cutter.add(block)
         while cut := cutter.next():
@@ -118,12 +121,12 @@ class _Cut:
 class _Cutter:
     """Takes in a recording's activity and gives out its chunks; remembers what is not yet cut."""
 
-    def __init__(self, longest: int) -> None:
+    def __init__(self, longest: int, is_inside: bool) -> None:
         self._longest = longest  # hops
         self._begin = 0  # where memory begins
         self._level = np.zeros(0, np.float32)  # dB
         self._speech = np.zeros(0, np.float32)  # probability
-        self._is_inside = False  # memory begins amid speech
+        self._is_inside = is_inside  # memory begins amid speech
         self._is_last = False
 
     def add(self, activity: Activity) -> None:
@@ -146,15 +149,13 @@ class _Cutter:
         start = self._start(runs[0])
         limit = start + self._longest
         pauses = self._pauses(runs, limit)
-        long = next((n for n, pause in enumerate(pauses) if pause.end - pause.start >= LONG_PAUSE), None)
+        long = next((pause for pause in pauses if pause.end - pause.start >= LONG_PAUSE), None)
         if long is None and self._known < limit + AHEAD and not self._is_last:
             return None
-        if long is not None:
-            return self._cut_in_pause(start, limit, runs[: long + 1], pauses[long])
         if pauses:
-            best = max(range(len(pauses)), key=lambda n: self._worth(pauses[n], start))
-            return self._cut_in_pause(start, limit, runs[: best + 1], pauses[best])
-        return self._cut_in_speech(start, limit, runs[0])
+            best = long or max(pauses, key=lambda pause: self._worth(pause, start))
+            return self._cut_in_pause(start, limit, [run for run in runs if run.end <= best.start], best)
+        return self._cut_in_speech(start, limit, runs)
 
     @property
     def _known(self) -> int:
@@ -176,18 +177,22 @@ class _Cutter:
 
     def _start(self, run: _Run) -> int:
         """Where the chunk that begins with `run` begins: later than usual where `run` then fits into it."""
-        earliest = max(self._begin, run.start - PAD)
+        earliest = max(self._begin, run.start - PAD_BEFORE)
         latest = max(self._begin, run.start - TIGHT_PAD)
         return min(max(earliest, run.end + TIGHT_PAD - self._longest), latest)
 
     def _pauses(self, runs: Sequence[_Run], limit: int) -> list[_Run]:
         """The pause after each run, as far as a chunk up to `limit` can end in it."""
         nexts = [run.start for run in runs[1:]]
-        ends_in_silence = self._is_last or self._known - runs[-1].end >= SHORTEST_PAUSE
+        ends_in_silence = self._is_last or self._known - runs[-1].end >= SHORTEST_CUT
         # The end of a recording is as good a pause as any.
         nexts += [self._known + LONG_PAUSE * self._is_last] if ends_in_silence else []
         pauses = [_Run(run.end, following) for run, following in zip(runs, nexts, strict=False)]
-        return [pause for pause in pauses if min(pause.start + TIGHT_PAD, self._known) <= limit]
+        return [
+            pause
+            for pause in pauses
+            if pause.end - pause.start >= SHORTEST_CUT and min(pause.start + TIGHT_PAD, self._known) <= limit
+        ]
 
     def _worth(self, pause: _Run, start: int) -> float:
         """How well the chunk from `start` ends in `pause`: long pauses and full chunks are good."""
@@ -195,27 +200,37 @@ class _Cutter:
         return float(0.7 * np.sqrt(length) + (pause.start - start) / self._longest)
 
     def _cut_in_pause(self, start: int, limit: int, runs: Sequence[_Run], pause: _Run) -> _Cut:
-        middle = (pause.start + pause.end) // 2
-        end = min(pause.start + PAD, middle, limit, self._known)
-        self._forget(max(end, min(pause.end - PAD, self._known)), is_inside=False)
+        if pause.end - pause.start <= NARROW_PAUSE:
+            earliest = max(pause.start - CLOSE_BY, runs[-1].start + 1)
+            end = self._quietest(earliest, min(pause.end + CLOSE_BY, limit))
+            following = end
+        else:
+            middle = (pause.start + pause.end) // 2
+            end = min(pause.start + PAD_AFTER, middle, limit, self._known)
+            following = max(end, min(pause.end - PAD_BEFORE, self._known))
+        self._forget(following, is_inside=False)
         return _Cut(start, end, runs)
 
-    def _cut_in_speech(self, start: int, limit: int, run: _Run) -> _Cut:
-        """Cuts `run`, which does not pause up to `limit`, in the second half of the longest chunk."""
+    def _cut_in_speech(self, start: int, limit: int, runs: Sequence[_Run]) -> _Cut:
+        """Cuts speech that does not pause up to `limit`, in the second half of the longest chunk."""
         latest = min(limit, self._known - AHEAD // 2)  # leaves no crumb
-        places = np.arange(start + self._longest // 2, latest + 1)
-        loudness = _smooth_db(self._level, _hops(0.1)) + _smooth_db(self._level, _hops(0.2))
-        cost = loudness / 2 + SPEECH_DB * self._speech
-        cost = cost[places - self._begin] + LATE_DB * np.linspace(1, 0, places.size)
-        end = int(places[np.argmin(cost)])
-        self._forget(end, is_inside=end < run.end)
-        return _Cut(start, end, [run])
+        end = self._quietest(start + self._longest // 2, latest, LATE_DB)
+        self._forget(end, is_inside=any(run.start < end < run.end for run in runs))
+        return _Cut(start, end, [run for run in runs if run.start < end])
+
+    def _quietest(self, earliest: int, latest: int, late_db: float = 0.0) -> int:
+        """Where it is quietest; `late_db` favours the latest place over the earliest."""
+        loudness = np.mean([_smooth_db(self._level, _hops(width)) for width in SMOOTHING], axis=0)
+        cost = loudness[earliest - self._begin : latest + 1 - self._begin]
+        return earliest + int(np.argmin(cost - late_db * np.linspace(0, 1, cost.size)))
 
     def _skip_silence(self) -> None:
         """Forgets what is no speech, but for what speech may yet grow out of."""
         impossible = np.flatnonzero(self._speech <= POSSIBLE)
         doubtful = self._speech.size - (int(impossible[-1]) + 1 if impossible.size else 0)
-        self._forget(max(self._begin, self._known - min(doubtful, DOUBTFUL) - PAD - SHORTEST_PAUSE), is_inside=False)
+        self._forget(
+            max(self._begin, self._known - min(doubtful, DOUBTFUL) - PAD_BEFORE - SHORTEST_PAUSE), is_inside=False
+        )
 
     def _forget(self, end: int, is_inside: bool) -> None:
         self._level, self._speech = self._level[end - self._begin :], self._speech[end - self._begin :]
