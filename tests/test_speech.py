@@ -22,9 +22,27 @@ from phi4mm_cli.media.speech import Chunk, chunks
 Array = npt.NDArray[np.float32]
 Span = tuple[float, float]
 
-WORDS = (
-    "the meeting starts at six o'clock please send a budget to Nina before Tuesday Oscar forgot letter we need".split()
-)
+WORDS = [
+    "the",
+    "meeting",
+    "starts",
+    "at",
+    "six",
+    "o'clock",
+    "please",
+    "send",
+    "a",
+    "budget",
+    "to",
+    "Nina",
+    "before",
+    "Tuesday",
+    "Oscar",
+    "forgot",
+    "letter",
+    "we",
+    "need",
+]
 VOICES = ["en", "en+m3", "en+m7", "en+f2", "en+f4", "en-us", "en+whisper", "en+whisperf"]
 
 
