@@ -176,10 +176,11 @@ class _Cutter:
         return runs
 
     def _start(self, run: _Run) -> int:
-        """Where the chunk that begins with `run` begins: later than usual where `run` then fits into it."""
+        """Where the chunk that begins with `run` begins: later than usual where `run` fits into it only then."""
         earliest = max(self._begin, run.start - PAD_BEFORE)
         latest = max(self._begin, run.start - TIGHT_PAD)
-        return min(max(earliest, run.end + TIGHT_PAD - self._longest), latest)
+        fitting = run.end + TIGHT_PAD - self._longest
+        return max(earliest, fitting) if fitting <= latest else earliest
 
     def _pauses(self, runs: Sequence[_Run], limit: int) -> list[_Run]:
         """The pause after each run, as far as a chunk up to `limit` can end in it."""
