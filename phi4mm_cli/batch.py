@@ -65,10 +65,11 @@ def run_files(
             if opened.profile.notice and not log.quiet:
                 console.say(opened.profile.notice)
             writer = _Writer(task, opened, plan, stdout, report)
-            with display({file.label: length for file, length in lengths.items()}, log.quiet) as bar:
+            owners = {str(file.path): file for file in lengths}  # labels need not be unique: names may not be UTF-8
+            named = {str(file.path): length for file, length in lengths.items()}
+            with display(named, next(iter(lengths)).label, log.quiet) as bar:
                 flow = task.prepare(opened.profile)
-                jobs = (Job(file.label, lambda file=file: flow(task.source(file.path))) for file in lengths)  # type: ignore[misc]
-                owners = {file.label: file for file in lengths}
+                jobs = (Job(name, lambda file=file: flow(task.source(file.path))) for name, file in owners.items())  # type: ignore[misc]
                 for outcome in run(jobs, opened, on_result=bar.advance):
                     writer.take(owners[outcome.job.name], outcome)
                     bar.finish(outcome.job)

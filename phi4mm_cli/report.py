@@ -68,9 +68,10 @@ class Report:
 class Display:
     """A progress bar over all inputs, in seconds of media; silent off a terminal."""
 
-    def __init__(self, progress: Progress | None, lengths: Mapping[str, float | None]) -> None:
+    def __init__(self, progress: Progress | None, lengths: Mapping[str, float | None], first: str) -> None:
         self._progress = progress
         self._lengths = lengths
+        self._first = first
         self._reached = dict.fromkeys(lengths, 0.0)  # seconds of each input that have been through the model
         self._finished = 0
         self._began = time.monotonic()
@@ -102,18 +103,21 @@ class Display:
 
     def _title(self) -> str:
         if len(self._lengths) == 1:
-            return next(iter(self._lengths))
+            return self._first
         return f"{self._finished}/{len(self._lengths)} files"
 
 
 @contextmanager
-def display(lengths: Mapping[str, float | None], quiet: bool) -> Iterator[Display]:
-    """A `Display` of inputs by name with their lengths in seconds: a bar on a terminal, nothing elsewhere."""
+def display(lengths: Mapping[str, float | None], first: str, quiet: bool) -> Iterator[Display]:
+    """A `Display` of jobs by name with their lengths in seconds; `first` is what people call the first of them.
+
+    A bar on a terminal, nothing elsewhere.
+    """
     if quiet or not console.on_terminal():
-        yield Display(None, lengths)
+        yield Display(None, lengths, first)
         return
     with console.progress() as progress:
-        yield Display(progress, lengths)
+        yield Display(progress, lengths, first)
 
 
 def _minutes(seconds: float) -> str:

@@ -113,6 +113,15 @@ def test_a_name_that_is_not_utf8(phi4mm: Phi4mm, tmp_path: Path) -> None:
     )
 
 
+def test_names_that_look_alike_are_two_inputs(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    names = [os.fsdecode(b"caf\xe9.wav"), os.fsdecode(b"caf\xe8.wav")]
+    for name in names:
+        (tmp_path / name).write_bytes((tmp_path / "talk.wav").read_bytes())
+    run = phi4mm("transcribe", *names, "-o", "out", *ECHO)
+    assert run.returncode == 0, run.stderr
+    assert len(tree(tmp_path / "out")) == 2
+
+
 # ------------------------------------------------------------------------------------------ what is refused
 
 
