@@ -39,7 +39,7 @@ class Clip:
 
 
 Part = str | Clip
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 
 
 @dataclass(frozen=True, slots=True)

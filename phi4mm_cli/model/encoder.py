@@ -32,10 +32,11 @@ def embed_audio(module: Phi4MultimodalAudioEmbedding, clips: Sequence[Tensor], p
         up, down = module.up_proj_for_speech, module.down_proj_for_speech
     else:
         up, down = module.up_proj_for_vision_speech, module.down_proj_for_vision_speech
-    return [down(nn.functional.gelu(up(encoded))) for encoded in _encode(module.encoder, clips)]
+    return [down(nn.functional.gelu(up(encoded))) for encoded in encode(module.encoder, clips)]
 
 
-def _encode(encoder: Phi4MultimodalAudioModel, clips: Sequence[Tensor]) -> list[Tensor]:
+def encode(encoder: Phi4MultimodalAudioModel, clips: Sequence[Tensor]) -> list[Tensor]:
+    """What the encoder makes of each clip, before the projection: (ceil(frames / 8), encoder size) for each."""
     weight = encoder.embed.out.weight
     lengths = torch.tensor([len(clip) for clip in clips], device=weight.device)
     padded = pad_sequence(list(clips), batch_first=True).to(weight.device, weight.dtype)
