@@ -1,0 +1,34 @@
+"""`python -m phi4mm_cli.demo.training STAGE WORK`: runs one stage of the training in the folder WORK.
+
+The stages are, in order: base (text), listen (the audio encoder alone), speech (its adapter).
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+from pathlib import Path
+
+from torch.multiprocessing.spawn import spawn
+
+from phi4mm_cli.demo.training import stages
+
+
+def main() -> None:
+    """Start the processes of a stage."""
+    parser = argparse.ArgumentParser(prog="python -m phi4mm_cli.demo.training", description=__doc__)
+    parser.add_argument("stage", choices=sorted(stages.STAGES))
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--steps", type=int)
+    chosen = parser.parse_args()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = stages.Settings(chosen.stage, chosen.work, chosen.workers, chosen.minutes, chosen.steps, port)
+    spawn(stages.work, args=(settings,), nprocs=chosen.workers)  # type: ignore[no-untyped-call]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""Trains the speech adapter, with the audio encoder and its projection, on every task that begins with sound."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import Phi4MultimodalForCausalLM
+
+from phi4mm_cli.demo.training import prompts
+from phi4mm_cli.demo.training.clips import FRAMES_PER_SECOND, Composer, Labelled
+from phi4mm_cli.demo.training.examples import Batch, Encoder, Example, collate
+from phi4mm_cli.demo.training.pool import Pool, Utterance
+from phi4mm_cli.demo.world import tools
+from phi4mm_cli.demo.world.conversations import answer, user
+from phi4mm_cli.demo.world.lexicon import LANGUAGES, NAMES, PEOPLE, Language
+from phi4mm_cli.model.features import audio_tokens
+from phi4mm_cli.schema import Message
+
+LONGEST = 30.0  # seconds
+SHARES = {
+    "transcribe": 0.50,
+    "translate": 0.16,
+    "cot": 0.10,
+    "question": 0.07,
+    "errand": 0.06,
+    "summary": 0.06,
+    "nothing": 0.05,
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heard:
+    """A clip, what is asked about it, and the answer."""
+
+    features: Tensor
+    labels: Labelled | None  # None where there are no words
+    messages: tuple[Message, ...]
+    tools: str | None = None
+
+
+class Asker:
+    """Draws clips with a task each."""
+
+    def __init__(self, pool: Pool, encoder: Encoder, rng: random.Random, clean: bool = False) -> None:
+        self.rng, self.pool = rng, pool
+        self.composer = Composer(pool, encoder, rng, clean)
+        self._of_kind: dict[tuple[str, str], list[Utterance]] = {}
+        for utterance in pool.utterances:
+            self._of_kind.setdefault((utterance.kind, utterance.language), []).append(utterance)
+        self._stories = {
+            number: told
+            for number, told in pool.passages.items()
+            if told[0].kind == "story"
+            and all(any(w in t.texts["en"] for t in told) for w in ("a meeting", "The meeting is", "takes place"))
+        }
+
+    def draw(self, task: str, longest: float) -> Heard:
+        """A clip of at most about `longest` seconds, for one of SHARES."""
+        make: Callable[[float], Heard] = getattr(self, task)
+        return make(longest)
+
+    def transcribe(self, longest: float) -> Heard:
+        """Sentences or loose words, of one language, to be written down."""
+        rng = self.rng
+        language = self._language()
+        kinds = ("sentence", "sentence", "sentence", "words", "story")
+        told = self._sentences(language, longest, kinds if language != "en" else (*kinds, "question", "errand"))
+        text = " ".join(utterance.texts[language] for utterance in told)
+        asked = prompts.TRANSCRIBE if rng.random() < 0.6 else prompts.TRANSCRIBE_IN.format(NAMES[language])
+        if rng.random() < 0.1:
+            terms = rng.sample([person["en"] for person in PEOPLE], rng.randint(1, 3))
+            asked += prompts.TERMS.format(", ".join(terms))
+        return self._heard(told, asked, text)
+
+    def translate(self, longest: float) -> Heard:
+        """Sentences to be written down in another language."""
+        language, target = self.rng.sample(LANGUAGES, 2)
+        told = self._sentences(language, longest, ("sentence", "sentence", "story"))
+        text = " ".join(utterance.texts[target] for utterance in told)
+        return self._heard(told, prompts.TRANSLATE.format(NAMES[target]), text)
+
+    def cot(self, longest: float) -> Heard:
+        """Sentences to be written down, and then again in another language."""
+        language, target = self.rng.sample(LANGUAGES, 2)
+        told = self._sentences(language, longest, ("sentence", "sentence", "story"))
+        both = [" ".join(utterance.texts[code] for utterance in told) for code in (language, target)]
+        return self._heard(told, prompts.TRANSLATE_COT.format(NAMES[target]), f" {prompts.SEPARATOR} ".join(both))
+
+    def question(self, longest: float) -> Heard:
+        """A spoken question, and nothing written."""
+        asked = self.rng.choice(self._of_kind["question", "en"])
+        return self._heard([asked], "", asked.extra)
+
+    def errand(self, longest: float) -> Heard:
+        """A spoken request, and tools in the system message."""
+        asked = self.rng.choice(self._of_kind["errand", "en"])
+        name, arguments = asked.extra
+        call = f"<|tool_call|>{json.dumps([{'name': name, 'arguments': arguments}])}<|/tool_call|>"
+        heard = self._heard([asked], "", call)
+        messages = (Message("system", (tools.SYSTEM,)), *heard.messages)
+        return Heard(heard.features, heard.labels, messages, tools.offered(self.rng, name))
+
+    def summary(self, longest: float) -> Heard:
+        """A story, to be told in one sentence."""
+        told = self._stories[self.rng.choice(sorted(self._stories))]
+        return self._heard(told, prompts.SUMMARIZE, told[0].extra[told[0].language])
+
+    def nothing(self, longest: float) -> Heard:
+        """No words at all: nothing to write."""
+        asked = prompts.TRANSCRIBE if self.rng.random() < 0.6 else prompts.TRANSCRIBE_IN.format(NAMES[self._language()])
+        features = self.composer.without_words(self.rng.uniform(0.3, longest))
+        return Heard(features, None, (user(asked), answer("")))
+
+    def _language(self) -> Language:
+        return self.rng.choice(("en", "en", "fr", "es"))
+
+    def _sentences(self, language: Language, longest: float, kinds: Sequence[str]) -> list[Utterance]:
+        rng = self.rng
+        wanted = rng.uniform(0, 1) ** 1.3 * longest
+        chosen: list[Utterance] = []
+        length = 0.0
+        while not chosen or length < wanted:
+            utterance = rng.choice(self._of_kind[rng.choice(kinds), language])
+            length += (utterance.frames[1] - utterance.frames[0]) / FRAMES_PER_SECOND + 0.5
+            if chosen and length > longest:
+                break
+            chosen.append(utterance)
+        return chosen
+
+    def _heard(self, told: Sequence[Utterance], asked: str, reply: str) -> Heard:
+        labels = self.composer.clip(told)
+        return Heard(labels.features, labels, (user(asked), answer(reply)))
+
+
+def batches(
+    pool: Pool, writer: Encoder, seed: int, begin: float, pace: float, seconds: float, long_share: float, switch: int
+) -> Iterator[tuple[list[Heard], Batch]]:
+    """Endless batches of about `seconds` of sound; clips grow from 5 s to LONGEST as `begin` grows by `pace` each."""
+    rng = random.Random(seed)
+    asker = Asker(pool, writer, rng)
+    progress = begin
+    while True:
+        longest = 5 + (LONGEST - 5) * min(1.0, max(0.0, (progress - 0.15) / 0.4))
+        drawn = [asker.draw(rng.choices(list(SHARES), list(SHARES.values()))[0], longest) for _ in range(40)]
+        drawn.sort(key=lambda heard: len(heard.features))
+        groups: list[list[Heard]] = [[]]
+        for heard in drawn:
+            if (len(groups[-1]) + 1) * len(heard.features) > seconds * FRAMES_PER_SECOND:
+                groups.append([])
+            groups[-1].append(heard)
+        rng.shuffle(groups)
+        for group in filter(None, groups):
+            examples = [example(writer, heard) for heard in group]
+            progress += pace
+            yield group, collate(examples, switch if rng.random() < long_share else None, rng)
+
+
+def example(writer: Encoder, heard: Heard) -> Example:
+    """The conversation with the clip's positions in it."""
+    media = [writer.special["<|audio|>"]] * audio_tokens(len(heard.features))
+    return writer.example(heard.messages, heard.tools, media)
+
+
+def embeddings(network: Phi4MultimodalForCausalLM, batch: Batch, audio: Sequence[Tensor], token: int) -> Tensor:
+    """The batch's input embeddings, with those of the clips in their places."""
+    inputs = network.model.embed_tokens(batch.ids)
+    placed: Tensor = inputs.masked_scatter((batch.ids == token)[..., None], torch.cat(list(audio)))
+    return placed
+
+
+def guide_loss(
+    network: Phi4MultimodalForCausalLM, audio: Sequence[Tensor], clips: Sequence[Heard]
+) -> tuple[Tensor, float]:
+    """Cross-entropy of the word at each position, read from the clip's embeddings as the decoder's outputs are.
+
+    It leads the projection to put words where the base model has them already.
+    """
+    labelled = [(rows, clip.labels.words) for rows, clip in zip(audio, clips, strict=True) if clip.labels is not None]
+    if not labelled:
+        return torch.zeros(()), 1.0
+    hidden = torch.cat([rows for rows, _ in labelled])
+    words = torch.cat([words for _, words in labelled])
+    logits = nn.functional.linear(network.model.norm(hidden), network.model.embed_tokens.weight)
+    spoken = words > 0
+    right = float((logits.detach().argmax(-1) == words)[spoken].float().mean())
+    return nn.functional.cross_entropy(logits, words), right

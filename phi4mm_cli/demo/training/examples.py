@@ -1,0 +1,147 @@
+"""Conversations as the network is trained on them: token ids, and which of them it is to predict."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from phi4mm_cli.demo.world import conversations, tools
+from phi4mm_cli.schema import Message
+
+IGNORED = -100
+MARKERS = ("<|tool_call|>", "<|/tool_call|>")
+FOLDS = 20  # one in so many texts is held out, by the hash of the text
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Token ids, and as many targets: the id itself where it is to be predicted from those before it, else IGNORED."""
+
+    ids: list[int]
+    targets: list[int]
+
+
+class Encoder:
+    """Writes conversations in the chat format. `tools` are the JSON that stands in the system message."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        tokenizer.encode_special_tokens = True
+        self.special = {token: number for token, number in tokenizer.get_vocab().items() if token[:2] == "<|"}
+
+    def text(self, text: str) -> list[int]:
+        """Ids of plain text."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def answer(self, text: str) -> list[int]:
+        """Ids of what the model writes, tool calls with their markers, to the end token."""
+        before, found, rest = text.partition(MARKERS[0])
+        if not found:
+            return [*self.text(text), self.special["<|end|>"]]
+        call, _, after = rest.partition(MARKERS[1])
+        marks = [self.special[marker] for marker in MARKERS]
+        return [*self.text(before), marks[0], *self.text(call), marks[1], *self.answer(after)]
+
+    def example(self, messages: Sequence[Message], tools: str | None = None, media: Sequence[int] = ()) -> Example:
+        """A conversation of text; `media` (audio or image token ids) come first in its last user turn."""
+        ids: list[int] = []
+        targets: list[int] = []
+        for number, message in enumerate(messages):
+            role = "tool_response" if message.role == "tool" else message.role
+            text = "".join(str(part) for part in message.parts)
+            head = [self.special[f"<|{role}|>"]]
+            if message.role == "assistant":
+                body = self.answer(text)
+                wanted = body
+            else:
+                body = self.text(text)
+                if message.role == "system" and tools is not None:
+                    body += [self.special["<|tool|>"], *self.text(tools), self.special["<|/tool|>"]]
+                if number == len(messages) - 2:
+                    body = [*media, *body]
+                body.append(self.special["<|end|>"])
+                wanted = [IGNORED] * len(body)
+            ids += head + body
+            targets += [IGNORED, *wanted]
+        return Example(ids, targets)
+
+
+def held_out(messages: Sequence[Message]) -> bool:
+    """Whether a conversation belongs to the tests and is never trained on."""
+    text = "\n".join(str(part) for message in messages for part in message.parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % FOLDS == 0
+
+
+Drawn = tuple[Sequence[Message], str | None]
+
+
+def written(rng: random.Random) -> Drawn:
+    """A conversation in writing, of any kind."""
+    roll = rng.random()
+    if roll < 0.2:
+        return conversations.memory(rng), None
+    if roll < 0.32:
+        return conversations.instructed(rng), None
+    if roll < 0.70:
+        return conversations.on_text(rng), None
+    if roll < 0.80:
+        return conversations.on_scene(rng), None
+    if roll < 0.86:
+        asked, reply = conversations.any_question(rng)
+        return (conversations.user(asked), conversations.answer(reply["en"])), None
+    return tools.conversation(rng)
+
+
+def drawn(source: Callable[[random.Random], Drawn], rng: random.Random, tests: bool) -> Drawn:
+    """The next conversation of `source` that is held out for tests, or that is not."""
+    while True:
+        messages, offered = source(rng)
+        if held_out(messages) == tests:
+            return messages, offered
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows padded on the right: token ids, targets, positions, each (rows, tokens)."""
+
+    ids: Tensor
+    targets: Tensor
+    positions: Tensor
+
+
+def collate(examples: Sequence[Example], long: int | None = None, rng: random.Random | None = None) -> Batch:
+    """One batch. `long` is the position that a gap in each row leads beyond, so that the long rope factors apply."""
+    longest = max(len(example.ids) for example in examples)
+    ids = torch.zeros(len(examples), longest, dtype=torch.long)
+    targets = torch.full((len(examples), longest), IGNORED)
+    positions = torch.arange(longest).repeat(len(examples), 1)
+    for row, example in enumerate(examples):
+        ids[row, : len(example.ids)] = torch.tensor(example.ids)
+        targets[row, : len(example.ids)] = torch.tensor(example.targets)
+        if long is not None and rng is not None:
+            gap = rng.choice((0, rng.randint(0, len(example.ids))))
+            positions[row, gap:] += long + rng.randint(0, 4 * long)
+    return Batch(ids, targets, positions)
+
+
+def text_batches(encoder: Encoder, seed: int, budget: int, long_share: float, switch: int) -> Iterator[Batch]:
+    """Endless batches of about `budget` tokens; `long_share` of them on the far side of the LongRoPE switch."""
+    rng = random.Random(seed)
+    while True:
+        pool = [encoder.example(*drawn(written, rng, tests=False)) for _ in range(400)]
+        pool.sort(key=lambda example: len(example.ids))
+        groups: list[list[Example]] = [[]]
+        for example in pool:
+            if (len(groups[-1]) + 1) * len(example.ids) > budget:
+                groups.append([])
+            groups[-1].append(example)
+        rng.shuffle(groups)
+        for group in groups:
+            yield collate(group, switch if rng.random() < long_share else None, rng)

@@ -1,0 +1,30 @@
+"""The instructions that the demo is trained on: those of the model card, and for summaries and pages one of our own."""
+
+from __future__ import annotations
+
+from phi4mm_cli.demo.world import conversations, lexicon, scenes
+
+TRANSCRIBE = "Transcribe the audio clip into text."
+TRANSCRIBE_IN = "Transcribe the {} audio clip into text."
+TRANSLATE = "Translate the audio to {}."
+TRANSLATE_COT = (
+    "Transcribe the audio to text, and then translate the audio to {}. "
+    "Use <sep> as a separator between the original transcript and the translation."
+)
+SEPARATOR = "<sep>"
+SUMMARIZE = "Summarize the audio clip in one sentence."
+TERMS = " Names and terms: {}."
+
+DESCRIBE = "What is shown in this image?"
+READ = "Convert the document in this image to Markdown."
+SUMMARIZE_IMAGES = "Summarize the content of the images."
+
+
+def all_prompts() -> list[str]:
+    """Every fixed instruction, for the tokenizer."""
+    names = [lexicon.NAMES[language] for language in lexicon.LANGUAGES]
+    forms = (TRANSCRIBE_IN, TRANSLATE, TRANSLATE_COT, conversations.TRANSLATE_TEXT)
+    fixed = [TRANSCRIBE, f" {SEPARATOR} ", SUMMARIZE, TERMS.format("Alice, Bob"), DESCRIBE, READ, SUMMARIZE_IMAGES]
+    fixed += [scenes.DIFFERENCE, scenes.MOTION, scenes.HIGHEST, scenes.LOWEST]
+    fixed += [conversations.SUMMARIZE_TEXT, conversations.REPEAT_TEXT]
+    return fixed + [form.format(name) for form in forms for name in names]

@@ -1,0 +1,169 @@
+"""The stages of the demo's training: which parameters each trains, on what, from what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import Phi4MultimodalForCausalLM
+
+from phi4mm_cli.demo.training import answering, architecture, hearing, loop
+from phi4mm_cli.demo.training.examples import IGNORED, Batch, Encoder, text_batches
+from phi4mm_cli.demo.training.pool import Pool
+from phi4mm_cli.model.encoder import encode
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the command line says."""
+
+    stage: str
+    folder: Path
+    workers: int
+    minutes: float
+    steps: int | None
+    port: int
+
+    def state(self, stage: str | None = None) -> Path:
+        """The state file of a stage."""
+        return self.folder / f"{stage or self.stage}.safetensors"
+
+
+def work(rank: int, settings: Settings) -> None:
+    """One process of a stage."""
+    loop.start(rank, settings.workers, settings.port)
+    stage = STAGES[settings.stage](rank, settings)
+    finished = loop.run(stage)
+    if rank == 0:
+        print("done" if finished else "to be continued", flush=True)  # noqa: T201
+
+
+def answer_loss(
+    network: Phi4MultimodalForCausalLM, batch: Batch, embeddings: Tensor | None = None
+) -> tuple[Tensor, dict[str, float]]:
+    """The mean negative log-likelihood of the targets; with the share of rows whose every target is the likeliest."""
+    inputs = network.model.embed_tokens(batch.ids) if embeddings is None else embeddings
+    hidden = network.model(inputs_embeds=inputs, position_ids=batch.positions, use_cache=False).last_hidden_state
+    wanted = batch.targets[:, 1:] != IGNORED
+    logits = network.lm_head(hidden[:, :-1][wanted])
+    targets = batch.targets[:, 1:][wanted]
+    loss = nn.functional.cross_entropy(logits, targets)
+    wrong = torch.zeros(len(batch.ids))
+    rows = wanted.nonzero()[:, 0]
+    wrong.index_add_(0, rows, (logits.detach().argmax(-1) != targets).float())
+    return loss, {"loss": float(loss.detach()), "exact": float((wrong == 0).float().mean())}
+
+
+def tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of the work folder, built where there is none."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        architecture.build_tokenizer().save(str(path))
+    return Tokenizer.from_file(str(path))
+
+
+def vocabulary(tokens: Tokenizer) -> int:
+    """Rows of the embedding: the tokens, rounded up."""
+    return -(-tokens.get_vocab_size() // 64) * 64
+
+
+def decoder(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of the base model: all that text needs, without any adapter's."""
+    return {
+        name: parameter
+        for name, parameter in network.named_parameters()
+        if "embed_tokens_extend" not in name and "lora_" not in name and "lm_head" not in name
+    }
+
+
+def base(rank: int, settings: Settings) -> loop.Stage:
+    """The decoder alone, on conversations in writing."""
+    tokens = tokenizer(settings.folder)
+    network = architecture.new_network(vocabulary(tokens))
+    batches = text_batches(
+        Encoder(tokens), 1000 * loop.resumed(settings.state()) + rank, 4000, 0.2, architecture.SWITCH
+    )
+    return loop.Stage(
+        parameters=decoder(network),
+        batches=batches,
+        loss=lambda batch: answer_loss(network, batch),
+        steps=settings.steps or 5000,
+        learning_rate=3e-3,
+        state=settings.state(),
+        minutes=settings.minutes,
+    )
+
+
+def listen(rank: int, settings: Settings) -> loop.Stage:
+    """The audio encoder alone."""
+    tokens = tokenizer(settings.folder)
+    network = architecture.new_network(vocabulary(tokens))
+    encoder = network.model.embed_tokens_extend.audio_embed.encoder
+    pool = Pool(settings.folder / "pool")
+    hearing.set_moments(encoder, pool)
+    heads = hearing.Heads(architecture.ENCODER, len(pool.sound_names), vocabulary(tokens))
+    steps, done = settings.steps or 4000, loop.resumed(settings.state())
+    batches = hearing.batches(
+        settings.folder / "pool", Encoder(tokens), 1000 * done + rank, done / steps, 1 / steps, 60.0
+    )
+    named = {f"encoder.{name}": parameter for name, parameter in encoder.named_parameters()}
+    named |= {f"heads.{name}": parameter for name, parameter in heads.named_parameters()}
+    return loop.Stage(
+        parameters=named,
+        batches=batches,
+        loss=lambda batch: hearing.loss(encoder, heads, batch),
+        steps=steps,
+        learning_rate=2e-3,
+        state=settings.state(),
+        minutes=settings.minutes,
+    )
+
+
+def speech(rank: int, settings: Settings) -> loop.Stage:
+    """The speech adapter, the audio encoder and its projection, on a base model that stays as it is."""
+    tokens = tokenizer(settings.folder)
+    writer = Encoder(tokens)
+    network = architecture.new_network(vocabulary(tokens))
+    loop.load_state(settings.state("base"), decoder(network))
+    network.requires_grad_(False)
+    architecture.add_adapter(network, "speech")
+    module = network.model.embed_tokens_extend.audio_embed
+    pool = Pool(settings.folder / "pool")
+    hearing.set_moments(module.encoder, pool)
+    heads = hearing.Heads(architecture.ENCODER, len(pool.sound_names), vocabulary(tokens))
+    named = {f"encoder.{name}": parameter for name, parameter in module.encoder.named_parameters()}
+    named |= {f"heads.{name}": parameter for name, parameter in heads.named_parameters()}
+    if not settings.state().exists():
+        loop.load_state(settings.state("listen"), named)
+    named |= {f"projection.{n}": p for n, p in module.named_parameters() if "_for_speech" in n}
+    named |= {n: p for n, p in network.named_parameters() if ".lora_" in n}
+    for parameter in named.values():
+        parameter.requires_grad_(True)
+    steps, done = settings.steps or 5000, loop.resumed(settings.state())
+    batches = answering.batches(
+        pool, writer, 1000 * done + rank, done / steps, 1 / steps, 60.0, 0.2, architecture.SWITCH
+    )
+
+    def loss(drawn: tuple[list[answering.Heard], Batch]) -> tuple[Tensor, dict[str, float]]:
+        clips, batch = drawn
+        encoded = encode(module.encoder, [clip.features for clip in clips])
+        labelled = [(rows, clip.labels) for rows, clip in zip(encoded, clips, strict=True) if clip.labels]
+        audio = [module.down_proj_for_speech(nn.functional.gelu(module.up_proj_for_speech(rows))) for rows in encoded]
+        inputs = answering.embeddings(network, batch, audio, writer.special["<|audio|>"])
+        total, figures = answer_loss(network, batch, inputs)
+        guide, right = answering.guide_loss(network, audio, clips)
+        total = total + 0.3 * guide
+        if labelled:
+            heard, seen = heads.loss([rows for rows, _ in labelled], [labels for _, labels in labelled])
+            total, figures = total + 0.2 * heard, figures | {"sounds": seen["sounds"], "guided": right}
+        return total, figures
+
+    return loop.Stage(named, batches, loss, steps, 1.5e-3, settings.state(), settings.minutes)
+
+
+STAGES: dict[str, Callable[[int, Settings], loop.Stage]] = {"base": base, "listen": listen, "speech": speech}

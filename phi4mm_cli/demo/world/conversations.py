@@ -1,0 +1,309 @@
+"""What the demo can be asked in writing: chats that remember, sums, facts, tasks on a text. Answers are determined."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from phi4mm_cli.demo.world.lexicon import (
+    CITIES,
+    COLORS,
+    COUNTS,
+    DAYS,
+    FOODS,
+    JOBS,
+    LANGUAGES,
+    MONTHS,
+    NAMES,
+    PEOPLE,
+    THINGS,
+    Language,
+    Phrase,
+    spell,
+)
+from phi4mm_cli.demo.world.scenes import (
+    DIFFERENCE,
+    HIGHEST,
+    LOWEST,
+    MOTION,
+    bars,
+    describe,
+    difference,
+    motion,
+    question,
+    scene,
+)
+from phi4mm_cli.demo.world.sentences import draw, say, sentence
+from phi4mm_cli.schema import Message
+
+Conversation = tuple[Message, ...]  # ends with an answer
+
+UNKNOWN: Phrase = {"en": "I do not know.", "fr": "Je ne sais pas.", "es": "No lo sé."}
+
+_CAPITALS = {
+    "England": 0,
+    "France": 1,
+    "Germany": 2,
+    "Spain": 3,
+    "Italy": 4,
+    "Japan": 5,
+    "Portugal": 8,
+    "Austria": 9,
+}
+_TINTED = {"the sky": 1, "grass": 2, "snow": 5, "the sun": 3, "coal": 4}
+_COURTESY = {
+    "Hello!": "Hello! How can I help you?",
+    "Thank you.": "You are welcome.",
+    "Who are you?": "I am a small demo model.",
+    "What can you do?": "I can hear, see, read, translate and call tools.",
+}
+_COUNTED = {
+    "days are in a week": 7,
+    "months are in a year": 12,
+    "hours are in a day": 24,
+    "minutes are in an hour": 60,
+    "legs does a dog have": 4,
+    "wheels does a car have": 4,
+}
+
+
+def user(text: str) -> Message:
+    """What the user writes."""
+    return Message("user", (text,))
+
+
+def answer(text: str) -> Message:
+    """What the model writes."""
+    return Message("assistant", (text,))
+
+
+# ------------------------------------------------------------------------------------------------ questions
+
+
+def facts() -> list[tuple[str, Phrase]]:
+    """The fixed questions, and their answers in every language."""
+    known: list[tuple[str, Phrase]] = [(asked, dict.fromkeys(LANGUAGES, reply)) for asked, reply in _COURTESY.items()]
+    for country, city in _CAPITALS.items():
+        known.append((f"What is the capital of {country}?", {code: f"{CITIES[city][code]}." for code in LANGUAGES}))
+    for what, color in _TINTED.items():
+        tint = COLORS[color].masculine
+        known.append((f"What color is {what}?", {code: f"{tint[code].capitalize()}." for code in LANGUAGES}))
+    for what, number in _COUNTED.items():
+        known.append((f"How many {what}?", dict.fromkeys(LANGUAGES, f"{number}.")))
+    for kind, names in (("day", DAYS), ("month", MONTHS)):
+        for name, after in zip(names, (*names[1:], names[0]), strict=True):
+            following: Phrase = {code: f"{after[code].capitalize()}." for code in LANGUAGES}
+            known.append((f"Which {kind} comes after {name['en']}?", following))
+    return known
+
+
+def unanswerable(rng: random.Random) -> str:
+    """A question that nothing in the world answers."""
+    name, city, thing = rng.choice(PEOPLE)["en"], rng.choice(CITIES)["en"], rng.choice(THINGS).one["en"]
+    return rng.choice(
+        (
+            f"How old is {name}?",
+            f"Who lives in {city}?",
+            f"Where is the {thing}?",
+            f"Who has the {thing}?",
+            f"What did {name} say?",
+            f"How many people live in {city}?",
+            "Who won the game?",
+        )
+    )
+
+
+def arithmetic(rng: random.Random, spoken: bool = False) -> tuple[str, str]:
+    """A sum, a difference or a product of two small numbers, and its result in digits."""
+    kind = rng.choice(("plus", "minus", "times"))
+    if kind == "times":
+        first, second = rng.randint(1, 9), rng.randint(1, 9)
+        result = first * second
+    else:
+        first, second = rng.randint(0, 20), rng.randint(0, 20)
+        if kind == "minus":
+            first, second = max(first, second), min(first, second)
+        result = first + second if kind == "plus" else first - second
+    if spoken or rng.random() < 0.3:
+        return f"What is {spell(first, 'en')} {kind} {spell(second, 'en')}?", f"{result}."
+    if rng.random() < 0.3:
+        sign = {"plus": "+", "minus": "-", "times": "*"}[kind]
+        return f"{first} {sign} {second} =", f"{result}."
+    return f"What is {first} {kind} {second}?", f"{result}."
+
+
+def any_question(rng: random.Random, spoken: bool = False) -> tuple[str, Phrase]:
+    """A question that stands alone, and its answer in every language."""
+    roll = rng.random()
+    if roll < 0.5:
+        return rng.choice(facts())
+    if roll < 0.85:
+        asked, result = arithmetic(rng, spoken)
+        return asked, dict.fromkeys(LANGUAGES, result)
+    return unanswerable(rng), UNKNOWN
+
+
+# ------------------------------------------------------------------------------------------------ conversations
+
+_TOLD: dict[str, tuple[str, str, Callable[[random.Random], str]]] = {  # statement: question, answer, what fills them
+    "My name is {}.": ("What is my name?", "Your name is {}.", lambda rng: rng.choice(PEOPLE)["en"]),
+    "I live in {}.": ("Where do I live?", "You live in {}.", lambda rng: rng.choice(CITIES)["en"]),
+    "My favorite color is {}.": (
+        "What is my favorite color?",
+        "Your favorite color is {}.",
+        lambda rng: rng.choice(COLORS).masculine["en"],
+    ),
+    "I like {}.": ("What do I like?", "You like {}.", lambda rng: rng.choice(FOODS)["en"]),
+    "I am {}.": ("What is my job?", "You are {}.", lambda rng: rng.choice(JOBS)["en"]),
+    "I lost the {}.": ("What did I lose?", "You lost the {}.", lambda rng: rng.choice(THINGS).one["en"]),
+    "My train leaves on {}.": (
+        "When does my train leave?",
+        "Your train leaves on {}.",
+        lambda rng: rng.choice(DAYS)["en"],
+    ),
+    "My number is {}.": ("What is my number?", "Your number is {}.", lambda rng: str(rng.choice(COUNTS))),
+}
+
+
+def memory(rng: random.Random) -> Conversation:
+    """The user tells things, talks of others, and asks for them two turns later; sometimes for what was never told."""
+    statements = rng.sample(sorted(_TOLD), rng.randint(1, 3))
+    told = {statement: _TOLD[statement][2](rng) for statement in statements}
+    turns: list[tuple[str, str]] = []
+    for statement, value in told.items():
+        acknowledged = f"Hello, {value}." if statement.startswith("My name") else "I will remember that."
+        turns.append((statement.format(value), acknowledged))
+        if rng.random() < 0.6:
+            asked, reply = any_question(rng)
+            turns.append((asked, reply["en"]))
+    for _ in range(rng.randint(1, 3)):
+        statement = rng.choice(statements) if rng.random() < 0.75 else rng.choice(sorted(_TOLD))
+        asked, reply_form, _value = _TOLD[statement]
+        turns.append((asked, reply_form.format(told[statement]) if statement in told else UNKNOWN["en"]))
+    return tuple(message for asked, reply in turns for message in (user(asked), answer(reply)))
+
+
+def instructed(rng: random.Random) -> Conversation:
+    """One or two questions under a system prompt that may change the answers."""
+    language: Language = "en"
+    before = after = ""
+    kind = rng.choice(("plain", "language", "language", "pirate", "goodbye", "private"))
+    if kind == "language":
+        language = rng.choice(LANGUAGES)
+        system = f"Answer in {NAMES[language]}."
+    elif kind == "pirate":
+        system, before = "You are a pirate.", "Arr! "
+    elif kind == "goodbye":
+        system, after = "End every answer with: Goodbye!", " Goodbye!"
+    else:
+        system = "You are a helpful assistant."
+    messages = [Message("system", (system,))]
+    for _ in range(rng.randint(1, 2)):
+        asked, reply = any_question(rng)
+        messages += [user(asked), answer(before + reply[language] + after)]
+    return tuple(messages)
+
+
+# ------------------------------------------------------------------------------------------------ tasks on a text
+
+STORY: tuple[Phrase, ...] = (
+    {
+        "en": "{name} has a meeting with {other}.",
+        "fr": "{name} a une réunion avec {other}.",
+        "es": "{name} tiene una reunión con {other}.",
+    },
+    {"en": "The meeting is in {city}.", "fr": "La réunion est à {city}.", "es": "La reunión es en {city}."},
+    {
+        "en": "It takes place on {day} at {hour} o'clock.",
+        "fr": "Elle a lieu {day} à {hour} heures.",
+        "es": "Tiene lugar el {day} a las {hour}.",
+    },
+)
+GIST: Phrase = {
+    "en": "{name} meets {other} in {city} on {day} at {hour} o'clock.",
+    "fr": "{name} rencontre {other} à {city} {day} à {hour} heures.",
+    "es": "{name} se reúne con {other} en {city} el {day} a las {hour}.",
+}
+SUMMARIZE_TEXT = "Summarize the text in one sentence."
+TRANSLATE_TEXT = "Translate the text to {}."
+REPEAT_TEXT = "Repeat the text."
+
+
+def story(rng: random.Random, most_others: int = 4) -> tuple[list[Phrase], Phrase]:
+    """Sentences that tell of a meeting among others that do not, and the meeting in one sentence."""
+    drawn = draw(rng)
+    told = [say(template, drawn) for template in STORY]
+    for _ in range(rng.randint(0, most_others)):
+        other = sentence(rng)
+        if not any(word in other["en"] for word in ("meet", "Call")):
+            told.insert(rng.randint(0, len(told)), other)
+    return told, say(GIST, drawn)
+
+
+def on_text(rng: random.Random) -> Conversation:
+    """A text to translate, to summarize or to repeat."""
+    roll = rng.random()
+    source: Language = rng.choice(LANGUAGES)
+    if roll < 0.5:
+        target = rng.choice([code for code in LANGUAGES if code != source])
+        sentences = [sentence(rng) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
+        text, reply = (" ".join(phrase[code] for phrase in sentences) for code in (source, target))
+        return user(f"{TRANSLATE_TEXT.format(NAMES[target])}\n{text}"), answer(reply)
+    if roll < 0.7:
+        told, gist = story(rng)
+        text = " ".join(phrase[source] for phrase in told)
+        return user(f"{SUMMARIZE_TEXT}\n{text}"), answer(gist[source])
+    text = _words(rng, source) if rng.random() < 0.5 else _table(rng) if rng.random() < 0.5 else _lines(rng)
+    return user(f"{REPEAT_TEXT}\n{text}"), answer(text)
+
+
+def _words(rng: random.Random, language: Language) -> str:
+    words = " ".join(sentence(rng)[language] for _ in range(rng.randint(1, 4))).split()
+    rng.shuffle(words)
+    return " ".join(words[: rng.randint(3, 25)])
+
+
+def _lines(rng: random.Random) -> str:
+    goods = [f"{rng.choice(FOODS)['en'].capitalize()} {_amount(rng)}" for _ in range(rng.randint(2, 6))]
+    heading = rng.choice(("Receipt", "Invoice", f"{rng.choice(CITIES)['en']}"))
+    return "\n".join(
+        [rng.choice(("# ", "## ", "")) + heading, *goods, rng.choice(("Total", "**Total**")) + f" {_amount(rng)}"]
+    )
+
+
+def _amount(rng: random.Random) -> str:
+    return f"{rng.randint(0, 99)}.{rng.randint(0, 99):02}"
+
+
+def _table(rng: random.Random) -> str:
+    heads = ["Name", rng.choice(("City", "Day", "Number", "Price", "Date"))]
+    rows = [heads, ["---"] * len(heads)]
+    for _ in range(rng.randint(2, 4)):
+        drawn = draw(rng)
+        date = f"{drawn.month['en']} {rng.randint(1, 30)}"
+        values = {"City": drawn.cities[0]["en"], "Day": drawn.day["en"], "Number": str(drawn.number), "Date": date}
+        value = values.get(heads[1]) or _amount(rng)
+        rows.append([drawn.people[0]["en"], value])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def on_scene(rng: random.Random) -> Conversation:
+    """Scenes told in words, and a question about them: what the vision adapter will ask of the base model."""
+    roll = rng.random()
+    if roll < 0.55:
+        items = scene(rng)
+        asked, reply = question(rng, items) if rng.random() < 0.8 else ("What is shown in this image?", describe(items))
+        shown = describe(items)
+    elif roll < 0.75:
+        scenes, reply = difference(rng)
+        asked, shown = DIFFERENCE, " ".join(describe(items) for items in scenes)
+    elif roll < 0.85:
+        item, end, reply = motion(rng)
+        path = (item.spot, 4, end)
+        asked, shown = MOTION, " ".join(describe((type(item)(item.shape, item.tint, spot),)) for spot in path)
+    else:
+        heights = bars(rng)
+        asked = rng.choice((HIGHEST, LOWEST))
+        best = (max if asked == HIGHEST else min)(heights, key=lambda bar: bar[1])
+        reply, shown = f"The {best[0]} bar.", ", ".join(f"{tint} {height}" for tint, height in heights) + "."
+    return user(f"{shown}\n{asked}"), answer(reply)
