@@ -1,6 +1,7 @@
 """`python -m phi4mm_cli.demo.training STAGE WORK`: runs one stage of the training in the folder WORK.
 
-The stages are, in order: base (text), listen (the audio encoder alone), speech (its adapter).
+The stages are, in order: pool (speaks what is listened to), base (text), listen (the audio encoder alone), speech (its
+adapter), look (the vision tower alone).
 """
 
 from __future__ import annotations
@@ -11,18 +12,21 @@ from pathlib import Path
 
 from torch.multiprocessing.spawn import spawn
 
-from phi4mm_cli.demo.training import stages
+from phi4mm_cli.demo.training import pool, stages
 
 
 def main() -> None:
     """Start the processes of a stage."""
     parser = argparse.ArgumentParser(prog="python -m phi4mm_cli.demo.training", description=__doc__)
-    parser.add_argument("stage", choices=sorted(stages.STAGES))
+    parser.add_argument("stage", choices=["pool", *stages.STAGES])
     parser.add_argument("work", type=Path)
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--steps", type=int)
     chosen = parser.parse_args()
+    if chosen.stage == "pool":
+        pool.build_all(chosen.work, chosen.workers)
+        return
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -69,7 +69,7 @@ class Asker:
         rng = self.rng
         language = self._language()
         kinds = ("sentence", "sentence", "sentence", "words", "story")
-        told = self._sentences(language, longest, kinds if language != "en" else (*kinds, "question", "errand"))
+        told = self._sentences(language, longest, kinds if language != "en" else (*kinds, "question", "errand", "look"))
         text = " ".join(utterance.texts[language] for utterance in told)
         asked = prompts.TRANSCRIBE if rng.random() < 0.6 else prompts.TRANSCRIBE_IN.format(NAMES[language])
         if rng.random() < 0.1:

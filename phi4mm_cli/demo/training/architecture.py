@@ -42,7 +42,7 @@ ROTARY = 0.75  # of each head's 64 dimensions, as in the released model
 SWITCH, CONTEXT = 4096, 131072
 RANK = {"speech": 80, "vision": 64}  # alpha is twice that, as in the released model
 ENCODER, ENCODER_BLOCKS = 192, 5
-VISION, VISION_LAYERS = 144, 4
+VISION, VISION_LAYERS, VISION_HEADS = 128, 4, 2
 
 
 # ------------------------------------------------------------------------------------------------ tokenizer
@@ -123,7 +123,7 @@ def configuration(vocabulary: int) -> Phi4MultimodalConfig:
     vision: dict[str, Any] = {
         "hidden_size": VISION,
         "num_hidden_layers": VISION_LAYERS,
-        "num_attention_heads": 4,
+        "num_attention_heads": VISION_HEADS,
         "intermediate_size": 3 * VISION,
         "image_size": 448,
         "crop_size": 448,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from phi4mm_cli.demo.voice import Speech, speak
-from phi4mm_cli.demo.world import conversations, sentences, tools
+from phi4mm_cli.demo.world import conversations, scenes, sentences, tools
 from phi4mm_cli.demo.world.lexicon import Language, Phrase
 from phi4mm_cli.model.features import log_mel
 
@@ -52,6 +52,7 @@ VARIANTS = (
     "john",
     "linda",
 )
+LOOKS = 1_000_000  # items from this number on are questions about pictures
 UNSEEN_VARIANTS = ("m7", "f4", "Michael", "Alicia", "paul")
 
 
@@ -61,7 +62,7 @@ class Utterance:
 
     texts: dict[str, str]  # by language; the spoken one is among them
     language: Language
-    kind: str  # sentence, words, story, question or errand
+    kind: str  # sentence, words, story, question, errand or look
     passage: int  # utterances of one passage belong together, in order
     extra: Any  # of a story its gist, of a question its answer, of an errand the call and its tools
     frames: tuple[int, int]  # first and last in the features
@@ -74,6 +75,8 @@ def passage(number: int, seed: int) -> tuple[str, Language, list[Phrase | dict[s
     rng = random.Random(f"{seed} {number}")
     roll = rng.random()
     language: Language = rng.choice(("en", "en", "fr", "es"))
+    if number >= LOOKS:
+        return "look", "en", [{"en": scenes.any_question(rng)}], None
     if roll < 0.07:
         asked, reply = conversations.any_question(rng, spoken=True)
         return "question", "en", [{"en": asked}], reply["en"]
@@ -124,19 +127,24 @@ def _make(task: tuple[int, int, bool, bool]) -> list[tuple[dict[str, Any], NDArr
     return made
 
 
-def build(folder: Path, count: int, seed: int, workers: int, tests: bool = False, unseen: bool = False) -> None:
-    """Speak `count` passages into `folder`: features.u8, sounds.u8, index.jsonl, sounds.json."""
+def build(
+    folder: Path, numbers: Iterable[int], seed: int, workers: int, tests: bool = False, unseen: bool = False
+) -> None:
+    """Speak the items into `folder`, after those that are there: features.u8, sounds.u8, index.jsonl, sounds.json."""
     folder.mkdir(parents=True, exist_ok=True)
     names: dict[str, int] = {"_": 0}
     frames = slots = 0
-    tasks = [(number, seed, tests, unseen) for number in range(count)]
+    if (folder / "index.jsonl").exists():
+        there = Pool(folder)
+        names, frames, slots = there.sound_names, len(there.features), len(there.sounds)
+    tasks = [(number, seed, tests, unseen) for number in numbers]
     with (
         ProcessPoolExecutor(workers) as processes,
-        (folder / "features.u8").open("wb") as features_file,
-        (folder / "sounds.u8").open("wb") as sounds_file,
-        (folder / "index.tmp").open("w", encoding="utf-8") as index,
+        (folder / "features.u8").open("ab") as features_file,
+        (folder / "sounds.u8").open("ab") as sounds_file,
+        (folder / "index.jsonl").open("a", encoding="utf-8") as index,
     ):
-        for made in tqdm(processes.map(_make, tasks, chunksize=50), total=count, mininterval=30):
+        for made in tqdm(processes.map(_make, tasks, chunksize=50), total=len(tasks), mininterval=30):
             for item, features, sounds in made:
                 features_file.write(features.tobytes())
                 sounds_file.write(bytes(names.setdefault(sound, len(names)) for sound in sounds))
@@ -144,7 +152,18 @@ def build(folder: Path, count: int, seed: int, workers: int, tests: bool = False
                 frames, slots = frames + len(features), slots + len(sounds)
                 index.write(json.dumps(item, ensure_ascii=False) + "\n")
     (folder / "sounds.json").write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
-    (folder / "index.tmp").replace(folder / "index.jsonl")
+
+
+def build_all(folder: Path, workers: int) -> None:
+    """The pool to train on, and those to test with: of sentences held out, and of such in voices held out too."""
+    for name, count, seed, tests, unseen in (
+        ("pool", 40_000, 7, False, False),
+        ("pool-test", 1500, 99, True, False),
+        ("pool-unseen", 1500, 98, True, True),
+    ):
+        if not (folder / name).exists():
+            numbers = [*range(count), *range(LOOKS, LOOKS + count // 12)]
+            build(folder / name, numbers, seed, workers, tests, unseen)
 
 
 class Pool:

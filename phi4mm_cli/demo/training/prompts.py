@@ -15,7 +15,7 @@ SEPARATOR = "<sep>"
 SUMMARIZE = "Summarize the audio clip in one sentence."
 TERMS = " Names and terms: {}."
 
-DESCRIBE = "What is shown in this image?"
+DESCRIBE = scenes.DESCRIBE
 READ = "Convert the document in this image to Markdown."
 SUMMARIZE_IMAGES = "Summarize the content of the images."
 

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import Phi4MultimodalForCausalLM
 
-from phi4mm_cli.demo.training import answering, architecture, hearing, loop
+from phi4mm_cli.demo.training import answering, architecture, hearing, looking, loop
 from phi4mm_cli.demo.training.examples import IGNORED, Batch, Encoder, text_batches
 from phi4mm_cli.demo.training.pool import Pool
 from phi4mm_cli.model.encoder import encode
@@ -124,6 +124,36 @@ def listen(rank: int, settings: Settings) -> loop.Stage:
     )
 
 
+def look(rank: int, settings: Settings) -> loop.Stage:
+    """The vision tower alone."""
+    tokens = tokenizer(settings.folder)
+    writer = Encoder(tokens)
+    module = architecture.new_network(vocabulary(tokens)).model.embed_tokens_extend.image_embed
+    heads = looking.Heads(architecture.VISION, vocabulary(tokens))
+    named = {f"tower.{name}": parameter for name, parameter in tower(module).items()}
+    named |= {f"heads.{name}": parameter for name, parameter in heads.named_parameters()}
+    done = loop.resumed(settings.state())
+    return loop.Stage(
+        parameters=named,
+        batches=looking.batches(writer, 1000 * done + rank, 12),
+        loss=lambda batch: looking.loss(module, heads, batch),
+        steps=settings.steps or 4000,
+        learning_rate=2e-3,
+        state=settings.state(),
+        minutes=settings.minutes,
+    )
+
+
+def tower(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of the image embedding that are used before its projection."""
+    unused = (f"encoder.layers.{architecture.VISION_LAYERS - 1}.", "post_layernorm", "img_processor.head")
+    return {
+        name: parameter
+        for name, parameter in module.named_parameters()
+        if "img_projection" not in name and not any(part in name for part in unused)
+    }
+
+
 def speech(rank: int, settings: Settings) -> loop.Stage:
     """The speech adapter, the audio encoder and its projection, on a base model that stays as it is."""
     tokens = tokenizer(settings.folder)
@@ -166,4 +196,9 @@ def speech(rank: int, settings: Settings) -> loop.Stage:
     return loop.Stage(named, batches, loss, steps, 1.5e-3, settings.state(), settings.minutes)
 
 
-STAGES: dict[str, Callable[[int, Settings], loop.Stage]] = {"base": base, "listen": listen, "speech": speech}
+STAGES: dict[str, Callable[[int, Settings], loop.Stage]] = {
+    "base": base,
+    "listen": listen,
+    "look": look,
+    "speech": speech,
+}

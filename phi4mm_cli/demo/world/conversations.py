@@ -22,6 +22,7 @@ from phi4mm_cli.demo.world.lexicon import (
     spell,
 )
 from phi4mm_cli.demo.world.scenes import (
+    DESCRIBE,
     DIFFERENCE,
     HIGHEST,
     LOWEST,
@@ -253,7 +254,7 @@ def on_text(rng: random.Random) -> Conversation:
         told, gist = story(rng)
         text = " ".join(phrase[source] for phrase in told)
         return user(f"{SUMMARIZE_TEXT}\n{text}"), answer(gist[source])
-    text = _words(rng, source) if rng.random() < 0.5 else _table(rng) if rng.random() < 0.5 else _lines(rng)
+    text = _words(rng, source) if rng.random() < 0.5 else table(rng) if rng.random() < 0.5 else receipt(rng)
     return user(f"{REPEAT_TEXT}\n{text}"), answer(text)
 
 
@@ -263,26 +264,29 @@ def _words(rng: random.Random, language: Language) -> str:
     return " ".join(words[: rng.randint(3, 25)])
 
 
-def _lines(rng: random.Random) -> str:
-    goods = [f"{rng.choice(FOODS)['en'].capitalize()} {_amount(rng)}" for _ in range(rng.randint(2, 6))]
+def receipt(rng: random.Random) -> str:
+    """Goods with their prices, and the total, in Markdown."""
+    goods = [f"{rng.choice(FOODS)['en'].capitalize()} {amount(rng)}" for _ in range(rng.randint(2, 6))]
     heading = rng.choice(("Receipt", "Invoice", f"{rng.choice(CITIES)['en']}"))
     return "\n".join(
-        [rng.choice(("# ", "## ", "")) + heading, *goods, rng.choice(("Total", "**Total**")) + f" {_amount(rng)}"]
+        [rng.choice(("# ", "## ", "")) + heading, *goods, rng.choice(("Total", "**Total**")) + f" {amount(rng)}"]
     )
 
 
-def _amount(rng: random.Random) -> str:
+def amount(rng: random.Random) -> str:
+    """An amount of money below a hundred."""
     return f"{rng.randint(0, 99)}.{rng.randint(0, 99):02}"
 
 
-def _table(rng: random.Random) -> str:
+def table(rng: random.Random) -> str:
+    """A table of two columns, in Markdown."""
     heads = ["Name", rng.choice(("City", "Day", "Number", "Price", "Date"))]
     rows = [heads, ["---"] * len(heads)]
     for _ in range(rng.randint(2, 4)):
         drawn = draw(rng)
         date = f"{drawn.month['en']} {rng.randint(1, 30)}"
         values = {"City": drawn.cities[0]["en"], "Day": drawn.day["en"], "Number": str(drawn.number), "Date": date}
-        value = values.get(heads[1]) or _amount(rng)
+        value = values.get(heads[1]) or amount(rng)
         rows.append([drawn.people[0]["en"], value])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
@@ -292,7 +296,7 @@ def on_scene(rng: random.Random) -> Conversation:
     roll = rng.random()
     if roll < 0.55:
         items = scene(rng)
-        asked, reply = question(rng, items) if rng.random() < 0.8 else ("What is shown in this image?", describe(items))
+        asked, reply = question(rng, items) if rng.random() < 0.8 else (DESCRIBE, describe(items))
         shown = describe(items)
     elif roll < 0.75:
         scenes, reply = difference(rng)

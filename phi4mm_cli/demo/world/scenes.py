@@ -112,3 +112,16 @@ def bars(rng: random.Random) -> list[tuple[str, int]]:
     """Three to five colored bars with different heights from 1 to 10."""
     number = rng.randint(3, 5)
     return list(zip(rng.sample(TINTS, number), rng.sample(range(1, 11), number), strict=True))
+
+
+DESCRIBE = "What is shown in this image?"
+
+
+def any_question(rng: random.Random) -> str:
+    """A question that can be asked about some picture."""
+    roll = rng.random()
+    if roll < 0.1:
+        return DESCRIBE
+    if roll < 0.3:
+        return rng.choice((DIFFERENCE, MOTION, HIGHEST, LOWEST))
+    return question(rng, scene(rng))[0]

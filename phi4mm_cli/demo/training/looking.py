@@ -1,0 +1,199 @@
+"""Trains the vision tower alone: at every position it tells which shape, tint, letters and word are there."""
+
+from __future__ import annotations
+
+import random
+import string
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers.models.phi4_multimodal.modeling_phi4_multimodal import Phi4MultimodalImageEmbedding
+
+from phi4mm_cli.demo.training import pictures
+from phi4mm_cli.demo.training.examples import Encoder
+from phi4mm_cli.demo.training.pictures import Drawing, Mark
+from phi4mm_cli.demo.world import conversations, scenes, sentences
+from phi4mm_cli.model.pixels import CROP, Crops, pixels
+from phi4mm_cli.model.vision import encode
+
+CELL = 28  # pixels of the scaled picture that one position stands for
+LETTERS = string.digits + string.ascii_letters + string.punctuation
+LETTERS_PER_POSITION = 4
+SHAPES = (*scenes.SHAPES, "bar")
+SMALLEST = 0.75  # text that is scaled to less than this is not asked for
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """A picture, and what is at each of its positions in the prompt; 0 for nothing."""
+
+    crops: Crops
+    shapes: Tensor  # (tokens,)
+    tints: Tensor  # (tokens,)
+    letters: Tensor  # (tokens, 4), from left to right
+    words: Tensor  # (tokens,): token ids
+
+
+class Labeller:
+    """Cuts drawings into crops and finds what each position holds."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._tokens: dict[str, list[tuple[int, int, int]]] = {}
+        self._names = {name: encoder.text(f" {name}")[0] for name in (*SHAPES, *pictures.INKS)}
+
+    def see(self, drawing: Drawing) -> Seen:
+        """The drawing's crops with their labels."""
+        crops = pixels(drawing.image)
+        height, width = crops.size
+        scale = min(width / drawing.image.width, height / drawing.image.height)
+        used = (int(drawing.image.height * scale), int(drawing.image.width * scale))
+        # A patch that is only in part outside the picture is used, as in the processor.
+        rows, columns = (
+            -(-(whole // 14 - (whole - part) // 14) // 2) for whole, part in zip(crops.size, used, strict=True)
+        )
+        detail = self._grid(drawing.marks, rows, columns, scale, scale)
+        whole = self._grid(drawing.marks, 16, 16, scale * CROP / width, scale * CROP / height)
+        labels = torch.cat((_lines(detail), torch.zeros(1, 7, dtype=torch.long), _lines(whole)))
+        return Seen(crops, labels[:, 0], labels[:, 1], labels[:, 2:6], labels[:, 6])
+
+    def _grid(self, marks: Sequence[Mark], rows: int, columns: int, across: float, down: float) -> Tensor:
+        """(rows, columns, 7): shape, tint, four letters, word."""
+        grid = torch.zeros(rows, columns, 7, dtype=torch.long)
+        for mark in marks:
+            left, top, right, bottom = (
+                edge * factor / CELL for edge, factor in zip(mark.box, (across, down, across, down), strict=True)
+            )
+            if mark.kind == "text":
+                row = int((top + bottom) / 2)
+                if row < rows and min(across, down) >= SMALLEST:
+                    self._write(grid[row], mark, across / CELL)
+                continue
+            lines = slice(_within(top, rows), max(_within(bottom, rows), _within(top, rows) + 1))
+            area = (lines, slice(_within(left, columns), max(_within(right, columns), _within(left, columns) + 1)))
+            kind = 0 if mark.kind == "shape" else 1
+            grid[(*area, kind)] = 1 + (SHAPES.index(mark.text) if kind == 0 else list(pictures.INKS).index(mark.text))
+            # Of the word the upper half gets the tint and the lower half the shape: "red circle".
+            middle = _within((top + bottom) / 2, rows)
+            half = slice(middle, lines.stop) if kind == 0 else slice(lines.start, max(middle, lines.start + 1))
+            grid[half, area[1], 6] = self._names[mark.text]
+        return grid
+
+    def _write(self, row: Tensor, mark: Mark, scale: float) -> None:
+        """A word's letters and tokens into its row of positions, (columns, 7)."""
+        edges = [edge * scale for edge in mark.edges]
+        for letter, begin, end in zip(mark.text, edges, edges[1:], strict=False):
+            first, last = (round(LETTERS_PER_POSITION * edge) for edge in (begin, end))
+            for slot in range(first, max(last, first + 1)):
+                if slot < LETTERS_PER_POSITION * len(row):
+                    row[slot // LETTERS_PER_POSITION, 2 + slot % LETTERS_PER_POSITION] = 1 + LETTERS.index(letter)
+        for token, begin_at, end_at in self._pieces(mark.text):
+            first, last = (round(edges[at] - 0.5) if at else round(edges[0] - 0.5) for at in (begin_at, end_at))
+            row[max(first, 0) : max(last, first + 1), 6] = token
+
+    def _pieces(self, word: str) -> list[tuple[int, int, int]]:
+        """The tokens of a word, each with the first letter of the word that is its own and the first that is not."""
+        if word not in self._tokens:
+            # The vocabulary may hold it only as it stands in a sentence, or only as it begins a line.
+            spaced, bare = (
+                self._encoder.tokenizer.encode(form, add_special_tokens=False) for form in (f" {word}", word)
+            )
+            if len(spaced.ids) <= len(bare.ids):
+                spans = [
+                    (token, max(a - 1, 0), b - 1) for token, (a, b) in zip(spaced.ids, spaced.offsets, strict=True)
+                ]
+            else:
+                spans = [(token, a, b) for token, (a, b) in zip(bare.ids, bare.offsets, strict=True)]
+            self._tokens[word] = spans
+        return self._tokens[word]
+
+
+def _within(edge: float, count: int) -> int:
+    return min(max(round(edge), 0), count - 1)
+
+
+def _lines(grid: Tensor) -> Tensor:
+    """(rows, columns, labels) to (rows * (columns + 1), labels): nothing is at the newlines."""
+    return nn.functional.pad(grid, (0, 0, 0, 1)).flatten(0, 1)
+
+
+class Heads(nn.Module):
+    """What is read from the tower's outputs while it learns; not part of the checkpoint."""
+
+    def __init__(self, width: int, vocabulary: int) -> None:
+        super().__init__()
+        self.sizes = [len(SHAPES) + 1, len(pictures.INKS) + 1, *[len(LETTERS) + 1] * LETTERS_PER_POSITION, vocabulary]
+        self.norm = nn.LayerNorm(width)
+        self.read = nn.Linear(width, sum(self.sizes))
+        nn.init.normal_(self.read.weight, std=0.5 * width**-0.5)
+        nn.init.zeros_(self.read.bias)
+
+    def loss(self, outputs: Sequence[Tensor], seen: Sequence[Seen]) -> tuple[Tensor, dict[str, float]]:
+        """The sum of the labels' cross-entropies, and the share of each that is right where there is something."""
+        shapes, tints, *letters, words = torch.split(self.read(self.norm(torch.cat(list(outputs)))), self.sizes, dim=1)
+        pairs = {
+            "shapes": (shapes, torch.cat([picture.shapes for picture in seen])),
+            "tints": (tints, torch.cat([picture.tints for picture in seen])),
+            "letters": (torch.cat(letters), torch.cat([picture.letters for picture in seen]).T.flatten()),
+            "words": (words, torch.cat([picture.words for picture in seen])),
+        }
+        total = torch.zeros(())
+        figures: dict[str, float] = {}
+        for name, (logits, labels) in pairs.items():
+            # Most positions are empty: those count for less.
+            weights = torch.ones(logits.shape[1])
+            weights[0] = 0.2
+            total = total + nn.functional.cross_entropy(logits, labels, weights)
+            there = labels > 0
+            if there.any():
+                figures[name] = float((logits.detach().argmax(-1) == labels)[there].float().mean())
+        return total, figures
+
+
+def text(rng: random.Random) -> str:
+    """Something to be read, in Markdown; loose words and amounts as often as what makes sense."""
+    roll = rng.random()
+    if roll < 0.2:
+        return conversations.table(rng)
+    if roll < 0.4:
+        return conversations.receipt(rng).replace("## ", "# ")  # one size of heading
+    if roll < 0.6:
+        return sentences.sentence(rng)["en"]
+    if roll < 0.75:
+        return page(rng)
+    lines = []
+    for _ in range(rng.randint(1, 14)):
+        words = " ".join(sentences.sentence(rng)["en"] for _ in range(3)).split()
+        words += [conversations.amount(rng), "".join(rng.choices(LETTERS[:36], k=rng.randint(2, 6)))]
+        lines.append(" ".join(rng.sample(words, rng.randint(1, 5))))
+    return "\n".join(lines)
+
+
+def page(rng: random.Random) -> str:
+    """A heading and a few sentences, a line each."""
+    heading = rng.choice(("# Notes", "# News", "# Page"))
+    return "\n".join([heading, *(sentences.sentence(rng)["en"] for _ in range(rng.randint(2, 8)))])
+
+
+def batches(encoder: Encoder, seed: int, crops: int) -> Iterator[list[Seen]]:
+    """Endless batches of drawings with about `crops` crops."""
+    rng, labeller = random.Random(seed), Labeller(encoder)
+    while True:
+        batch: list[Seen] = []
+        while sum(len(seen.crops.values) for seen in batch) < crops:
+            roll = rng.random()
+            if roll < 0.3:
+                drawing = pictures.draw_scene(scenes.scene(rng), rng, rng.choice((448, rng.randint(200, 500))))
+            elif roll < 0.4:
+                drawing = pictures.draw_bars(scenes.bars(rng), rng, rng.choice((448, rng.randint(300, 500))))
+            else:
+                drawing = pictures.draw_text(text(rng), rng)
+            batch.append(labeller.see(drawing))
+        yield batch
+
+
+def loss(module: Phi4MultimodalImageEmbedding, heads: Heads, batch: Sequence[Seen]) -> tuple[Tensor, dict[str, float]]:
+    """The heads' loss on a batch."""
+    return heads.loss(encode(module, [seen.crops for seen in batch]), batch)
