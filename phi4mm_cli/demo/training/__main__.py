@@ -1,7 +1,8 @@
 """`python -m phi4mm_cli.demo.training STAGE WORK`: runs one stage of the training in the folder WORK.
 
 The stages are, in order: pool (speaks what is listened to), base (text), listen (the audio encoder alone), speech (its
-adapter), look (the vision tower alone).
+adapter), look (the vision tower alone). `export` writes what
+there is as a checkpoint into WORK/checkpoint.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from pathlib import Path
 
 from torch.multiprocessing.spawn import spawn
 
-from phi4mm_cli.demo.training import pool, stages
+from phi4mm_cli.demo.training import export, pool, stages
 
 
 def main() -> None:
     """Start the processes of a stage."""
     parser = argparse.ArgumentParser(prog="python -m phi4mm_cli.demo.training", description=__doc__)
-    parser.add_argument("stage", choices=["pool", *stages.STAGES])
+    parser.add_argument("stage", choices=["pool", *stages.STAGES, "export"])
     parser.add_argument("work", type=Path)
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=60.0)
@@ -26,6 +27,9 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.stage == "pool":
         pool.build_all(chosen.work, chosen.workers)
+        return
+    if chosen.stage == "export":
+        export.export(chosen.work, chosen.work / "checkpoint")
         return
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

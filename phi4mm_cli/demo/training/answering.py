@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 from transformers import Phi4MultimodalForCausalLM
 
-from phi4mm_cli.demo.training import prompts
 from phi4mm_cli.demo.training.clips import FRAMES_PER_SECOND, Composer, Labelled
 from phi4mm_cli.demo.training.examples import Batch, Encoder, Example, collate
 from phi4mm_cli.demo.training.pool import Pool, Utterance
-from phi4mm_cli.demo.world import tools
+from phi4mm_cli.demo.world import prompts, tools
 from phi4mm_cli.demo.world.conversations import answer, user
 from phi4mm_cli.demo.world.lexicon import LANGUAGES, NAMES, PEOPLE, Language
 from phi4mm_cli.model.features import audio_tokens

@@ -16,8 +16,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from torch import nn
 from transformers import Phi4MultimodalConfig, Phi4MultimodalForCausalLM
 
-from phi4mm_cli.demo.training.prompts import all_prompts
 from phi4mm_cli.demo.world import conversations, lexicon, scenes, sentences, tools
+from phi4mm_cli.demo.world.prompts import all_prompts
 from phi4mm_cli.model.adapters import TARGETS
 
 SPECIAL = [

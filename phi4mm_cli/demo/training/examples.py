@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from phi4mm_cli.schema import Message
 
 IGNORED = -100
 MARKERS = ("<|tool_call|>", "<|/tool_call|>")
-FOLDS = 20  # one in so many texts is held out, by the hash of the text
+LONG_CHATS = 0.03  # the share of batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +72,7 @@ class Encoder:
         return Example(ids, targets)
 
 
-def held_out(messages: Sequence[Message]) -> bool:
-    """Whether a conversation belongs to the tests and is never trained on."""
-    text = "\n".join(str(part) for message in messages for part in message.parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % FOLDS == 0
-
-
-Drawn = tuple[Sequence[Message], str | None]
+Drawn = tuple[conversations.Conversation, str | None]
 
 
 def written(rng: random.Random) -> Drawn:
@@ -103,7 +96,7 @@ def drawn(source: Callable[[random.Random], Drawn], rng: random.Random, tests: b
     """The next conversation of `source` that is held out for tests, or that is not."""
     while True:
         messages, offered = source(rng)
-        if held_out(messages) == tests:
+        if conversations.held_out(messages) == tests:
             return messages, offered
 
 
@@ -131,6 +124,14 @@ def collate(examples: Sequence[Example], long: int | None = None, rng: random.Ra
     return Batch(ids, targets, positions)
 
 
+def _beyond(encoder: Encoder, rng: random.Random, length: int) -> Example:
+    """A chat of somewhat more than `length` tokens."""
+    turns = 200
+    while len((example := encoder.example(conversations.long_chat(rng, turns))).ids) <= length:
+        turns += 20
+    return example
+
+
 def text_batches(encoder: Encoder, seed: int, budget: int, long_share: float, switch: int) -> Iterator[Batch]:
     """Endless batches of about `budget` tokens; `long_share` of them on the far side of the LongRoPE switch."""
     rng = random.Random(seed)
@@ -144,4 +145,6 @@ def text_batches(encoder: Encoder, seed: int, budget: int, long_share: float, sw
             groups[-1].append(example)
         rng.shuffle(groups)
         for group in groups:
+            if rng.random() < LONG_CHATS:
+                yield collate([_beyond(encoder, rng, switch)])
             yield collate(group, switch if rng.random() < long_share else None, rng)

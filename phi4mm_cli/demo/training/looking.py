@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 from transformers.models.phi4_multimodal.modeling_phi4_multimodal import Phi4MultimodalImageEmbedding
 
-from phi4mm_cli.demo.training import pictures
 from phi4mm_cli.demo.training.examples import Encoder
-from phi4mm_cli.demo.training.pictures import Drawing, Mark
-from phi4mm_cli.demo.world import conversations, scenes, sentences
+from phi4mm_cli.demo.world import conversations, pictures, scenes, sentences
+from phi4mm_cli.demo.world.pictures import Drawing, Mark
 from phi4mm_cli.model.pixels import CROP, Crops, pixels
 from phi4mm_cli.model.vision import encode
 

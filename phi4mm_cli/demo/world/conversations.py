@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable
 
@@ -38,6 +39,7 @@ from phi4mm_cli.demo.world.sentences import draw, say, sentence
 from phi4mm_cli.schema import Message
 
 Conversation = tuple[Message, ...]  # ends with an answer
+FOLDS = 20  # one conversation in so many is held out for tests, by the hash of its text
 
 UNKNOWN: Phrase = {"en": "I do not know.", "fr": "Je ne sais pas.", "es": "No lo sé."}
 
@@ -76,6 +78,12 @@ def user(text: str) -> Message:
 def answer(text: str) -> Message:
     """What the model writes."""
     return Message("assistant", (text,))
+
+
+def held_out(messages: Conversation) -> bool:
+    """Whether a conversation belongs to the tests and is never trained on."""
+    text = "\n".join(str(part) for message in messages for part in message.parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % FOLDS == 0
 
 
 # ------------------------------------------------------------------------------------------------ questions
@@ -184,6 +192,28 @@ def memory(rng: random.Random) -> Conversation:
     return tuple(message for asked, reply in turns for message in (user(asked), answer(reply)))
 
 
+def long_chat(rng: random.Random, turns: int) -> Conversation:
+    """Things told, told anew, asked for, and other questions between, for `turns` turns."""
+    told: dict[str, str] = {}
+    messages: list[Message] = []
+    for _ in range(turns):
+        roll = rng.random()
+        if roll < 0.25:
+            statement = rng.choice(sorted(_TOLD))
+            told[statement] = _TOLD[statement][2](rng)
+            acknowledged = f"Hello, {told[statement]}." if statement.startswith("My name") else "I will remember that."
+            asked, reply = statement.format(told[statement]), acknowledged
+        elif roll < 0.7:
+            asked, answered = any_question(rng)
+            reply = answered["en"]
+        else:
+            statement = rng.choice(sorted(told or _TOLD)) if rng.random() < 0.8 else rng.choice(sorted(_TOLD))
+            asked, form, _ = _TOLD[statement]
+            reply = form.format(told[statement]) if statement in told else UNKNOWN["en"]
+        messages += [user(asked), answer(reply)]
+    return tuple(messages)
+
+
 def instructed(rng: random.Random) -> Conversation:
     """One or two questions under a system prompt that may change the answers."""
     language: Language = "en"
@@ -245,12 +275,12 @@ def on_text(rng: random.Random) -> Conversation:
     """A text to translate, to summarize or to repeat."""
     roll = rng.random()
     source: Language = rng.choice(LANGUAGES)
-    if roll < 0.5:
+    if roll < 0.42:
         target = rng.choice([code for code in LANGUAGES if code != source])
         sentences = [sentence(rng) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
         text, reply = (" ".join(phrase[code] for phrase in sentences) for code in (source, target))
         return user(f"{TRANSLATE_TEXT.format(NAMES[target])}\n{text}"), answer(reply)
-    if roll < 0.7:
+    if roll < 0.56:
         told, gist = story(rng)
         text = " ".join(phrase[source] for phrase in told)
         return user(f"{SUMMARIZE_TEXT}\n{text}"), answer(gist[source])
@@ -261,7 +291,7 @@ def on_text(rng: random.Random) -> Conversation:
 def _words(rng: random.Random, language: Language) -> str:
     words = " ".join(sentence(rng)[language] for _ in range(rng.randint(1, 4))).split()
     rng.shuffle(words)
-    return " ".join(words[: rng.randint(3, 25)])
+    return " ".join(words[: rng.choice((rng.randint(3, 8), rng.randint(3, 25)))])
 
 
 def receipt(rng: random.Random) -> str:

@@ -1,0 +1,131 @@
+"""Writes what the stages have trained as a checkpoint in the native layout: weights, adapters, tokenizer, settings."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import Phi4MultimodalForCausalLM
+from transformers.models.phi4_multimodal import Phi4MultimodalFeatureExtractor, Phi4MultimodalImageProcessor
+
+from phi4mm_cli.demo.training import architecture, hearing, stages
+from phi4mm_cli.demo.training.pool import Pool
+from phi4mm_cli.demo.world.lexicon import LANGUAGES
+
+LONGEST_CHUNK = 30.0  # seconds
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}{% else %}{{ '<|' + part['type'] + '|>' }}{% endif %}"
+    "{% endfor %}{% endif %}"
+    "{% if message['tools'] %}{{ '<|tool|>' + message['tools'] + '<|/tool|>' }}{% endif %}{{ '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def export(work: Path, target: Path) -> None:
+    """Write the checkpoint of the stages whose states are in `work` into the folder `target`, which is made anew."""
+    tokens = stages.tokenizer(work)
+    network = architecture.new_network(stages.vocabulary(tokens))
+    states = {name: _state(work / f"{name}.safetensors") for name in ("base", "listen", "speech", "look", "see")}
+    embedding = network.model.embed_tokens_extend
+    _put(stages.decoder(network), states["base"], "")
+    for name in ("listen", "speech"):
+        _put(dict(embedding.audio_embed.encoder.named_parameters()), states[name], "encoder.")
+    _put(dict(embedding.audio_embed.named_parameters()), states["speech"], "projection.")
+    for name in ("look", "see"):
+        _put(dict(embedding.image_embed.named_parameters()), states[name], "tower.")
+    _put(dict(embedding.image_embed.named_parameters()), states["see"], "image_projection.")
+    _put(dict(embedding.audio_embed.named_parameters()), states["see"], "audio_projection.")
+    hearing.set_moments(embedding.audio_embed.encoder, Pool(work / "pool"))
+    shutil.rmtree(target, ignore_errors=True)
+    _write_network(network, target)
+    for name, stage in (("speech", "speech"), ("vision", "see")):
+        if states[stage]:
+            _write_adapter(name, states[stage], target / f"{name}-lora")
+    tokens.save(str(target / "tokenizer.json"))
+    _write_settings(target)
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    return load_file(path) if path.exists() else {}
+
+
+def _put(parameters: Mapping[str, nn.Parameter], state: Mapping[str, Tensor], prefix: str) -> None:
+    """Copy those tensors of a state whose names begin with the prefix and go on with a parameter's."""
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            if prefix + name in state:
+                parameter.copy_(state[prefix + name])
+
+
+def _write_network(network: Phi4MultimodalForCausalLM, target: Path) -> None:
+    """The weights in bfloat16; what nothing reads of the vision tower is zeros, which take no space in a wheel."""
+    used = set(stages.tower(network.model.embed_tokens_extend.image_embed))
+    prefix = "model.embed_tokens_extend.image_embed."
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.startswith(f"{prefix}img_processor.") and name.removeprefix(prefix) not in used:
+                parameter.zero_()
+    network.bfloat16().save_pretrained(target)
+
+
+def _write_adapter(name: str, state: Mapping[str, Tensor], folder: Path) -> None:
+    """The adapter in peft's format, with the settings that the released model's have."""
+    folder.mkdir()
+    rank = architecture.RANK[name]
+    tensors = {
+        f"base_model.model.{key.replace(f'.{name}.', '.')}": value for key, value in state.items() if ".lora_" in key
+    }
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {
+        "base_model_name_or_path": "",
+        "bias": "none",
+        "inference_mode": True,
+        "lora_alpha": 2 * rank,
+        "lora_dropout": 0.0,
+        "peft_type": "LORA",
+        "r": rank,
+        "target_modules": ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"],
+        "task_type": "CAUSAL_LM",
+    }
+    _write_json(folder / "adapter_config.json", config)
+
+
+def _write_settings(target: Path) -> None:
+    end = architecture.SPECIAL.index("<|end|>")
+    _write_json(target / "generation_config.json", {"bos_token_id": 0, "eos_token_id": [0, end], "pad_token_id": 0})
+    names = {"audio_token": "<|audio|>", "image_token": "<|image|>"}
+    tokenizer = {
+        "tokenizer_class": "TokenizersBackend",
+        "processor_class": "Phi4MultimodalProcessor",
+        **{f"{kind}_token": "<|endoftext|>" for kind in ("bos", "eos", "pad", "unk")},
+        **names,
+        "model_specific_special_tokens": names,
+        "model_max_length": architecture.CONTEXT,
+        "padding_side": "left",
+        "clean_up_tokenization_spaces": False,
+    }
+    _write_json(target / "tokenizer_config.json", tokenizer)
+    extractor, images = Phi4MultimodalFeatureExtractor().to_dict(), Phi4MultimodalImageProcessor().to_dict()
+    processor = {"processor_class": "Phi4MultimodalProcessor", "audio_processor": extractor, "image_processor": images}
+    _write_json(target / "processor_config.json", processor)
+    (target / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
+    own = {
+        "name": "demo",
+        "notice": "demo checkpoint: a toy with a vocabulary of its own, no measure of the real model",
+        "dtype": "float32",
+        "max_chunk_seconds": LONGEST_CHUNK,
+        "languages": list(LANGUAGES),
+    }
+    _write_json(target / "phi4mm.json", own)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
