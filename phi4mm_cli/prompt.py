@@ -6,12 +6,15 @@ switched off, so that a document which contains `<|end|>` stays text.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from phi4mm_cli.schema import Clip, Message
+from phi4mm_cli.schema import Clip, Message, Picture
 
 END = "<|end|>"
+TOOLS, TOOLS_END = "<|tool|>", "<|/tool|>"
+TOOL_CALL, TOOL_CALL_END = "<|tool_call|>", "<|/tool_call|>"  # around the calls in an answer, and kept in its text
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,21 +24,39 @@ class Marker:
     token: str
 
 
-Piece = Marker | str | Clip
+Piece = Marker | str | Clip | Picture
+
+_CALL_MARKERS = re.compile(f"({re.escape(TOOL_CALL)}|{re.escape(TOOL_CALL_END)})")
 
 
-def render(messages: tuple[Message, ...]) -> Iterator[Piece]:
+def render(messages: tuple[Message, ...], tools: str | None = None) -> Iterator[Piece]:
     """The prompt for an answer to `messages`: each as `<|role|>…<|end|>`, then `<|assistant|>`.
 
-    The format is the model card's. The model's tokenizer swallows white space after a role or end marker; so does this.
+    `tools` stands in the first system message, behind its text; where there is none, in an empty one of its own. The
+    format is the model card's. The model's tokenizer swallows white space after its markers; so does this.
     """
+    if tools is not None and not any(message.role == "system" for message in messages):
+        messages = (Message("system", ()), *messages)
     for message in messages:
-        yield Marker(f"<|{message.role}|>")
+        yield Marker("<|tool_response|>" if message.role == "tool" else f"<|{message.role}|>")
         after_marker = True
-        for part in message.parts:
+        for part in _parts(message):
             piece = part.lstrip() if after_marker and isinstance(part, str) else part
             if piece != "":
                 yield piece
-                after_marker = False
+                after_marker = isinstance(piece, Marker)
+        if message.role == "system" and tools is not None:
+            yield from (Marker(TOOLS), tools.strip(), Marker(TOOLS_END))
+            tools = None
         yield Marker(END)
     yield Marker("<|assistant|>")
+
+
+def _parts(message: Message) -> Iterator[Piece]:
+    """The parts of a message; in the model's own earlier answers the markers of tool calls are what they were."""
+    for part in message.parts:
+        if message.role != "assistant" or not isinstance(part, str):
+            yield part
+            continue
+        for piece in _CALL_MARKERS.split(part):
+            yield Marker(piece) if _CALL_MARKERS.fullmatch(piece) else piece

@@ -1,7 +1,8 @@
 """The records that flows, engines and writers exchange: frozen, hashable and JSON-safe.
 
-Media are referred to, never held: a `Clip` names a stretch of a `Source`, and whoever needs its samples reads them
-where the model is. Two equal requests are the same work, so the hash of a request is the key of its result.
+Media are referred to, never held: a `Clip` names a stretch of a `Source`, a `Picture` a page or a frame of one, and
+whoever needs samples or pixels reads them where the model is. Two equal requests are the same work, so the hash of a
+request is the key of its result.
 """
 
 from __future__ import annotations
@@ -38,7 +39,17 @@ class Clip:
     channel: int | None = None  # counted from 1; None mixes all channels down
 
 
-Part = str | Clip
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image: a file, a page of one that has several, or a frame of a video."""
+
+    source: Source
+    page: int | None = None  # counted from 1, in PDF and TIFF; None is the first
+    time: float | None = None  # seconds, in a video
+    most_crops: int | None = None  # at least 1: detail against tokens; None is what the model was trained with, 36
+
+
+Part = str | Clip | Picture
 Role = Literal["system", "user", "assistant", "tool"]
 
 
@@ -63,6 +74,7 @@ class Request:
 
     messages: tuple[Message, ...]
     sampling: Sampling
+    tools: str | None = None  # JSON text of the tools on offer, in the model's own flat format
 
     @cached_property
     def key(self) -> str:
@@ -73,6 +85,11 @@ class Request:
     def clips(self) -> tuple[Clip, ...]:
         """The stretches of sound in the request, in order."""
         return tuple(part for message in self.messages for part in message.parts if isinstance(part, Clip))
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """The pictures in the request, in order."""
+        return tuple(part for message in self.messages for part in message.parts if isinstance(part, Picture))
 
 
 # ---------------------------------------------------------------------------------------------- what is answered
@@ -206,11 +223,15 @@ def to_json(value: Any) -> Any:
 
 
 def canonical_json(value: Any) -> str:
-    """JSON text that is equal exactly where two records are: sorted keys, exact floats, the records' type names."""
+    """JSON text that is equal exactly where two records are: sorted keys, exact floats, the records' type names.
+
+    Fields that are None are left out, so that a field which is added later changes no old record's text.
+    """
 
     def plain(item: Any) -> Any:
         if is_dataclass(item) and not isinstance(item, type):
-            return {"type": type(item).__name__} | {f.name: plain(getattr(item, f.name)) for f in fields(item)}
+            values = {f.name: plain(getattr(item, f.name)) for f in fields(item)}
+            return {"type": type(item).__name__} | {name: value for name, value in values.items() if value is not None}
         return [plain(part) for part in item] if isinstance(item, (tuple, list)) else item
 
     return json.dumps(plain(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))

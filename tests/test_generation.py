@@ -61,7 +61,7 @@ def transformers_tokens(model: Model, asked: Prompt, use_cache: bool = True) -> 
         max_new_tokens=asked.max_new_tokens,
         do_sample=False,
         use_cache=use_cache,
-        suppress_tokens=list(model.media_tokens),
+        suppress_tokens=[model.audio_token, model.image_token],
         **audio,
     )[0, len(asked.ids) :].tolist()
     return [token for token in answer if token not in model.end_tokens]

@@ -78,7 +78,7 @@ def test_loading_says_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -
 def test_tokens_come_from_the_checkpoint(folder: Path) -> None:
     model = opened(folder)
     assert model.end_tokens == {0, 4}
-    assert sorted(model.media_tokens) == [10, 11]
+    assert (model.image_token, model.audio_token) == (10, 11)
     (folder / "generation_config.json").write_text('{"eos_token_id": 7}')
     assert opened(folder).end_tokens == {7}
 

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from phi4mm_cli.errors import RequestError
-from phi4mm_cli.schema import Clip, ModelInfo, Profile, Request, Result
+from phi4mm_cli.schema import Clip, ModelInfo, Part, Picture, Profile, Request, Result
 
 ROOM = 64
 
@@ -62,10 +62,14 @@ class EchoEngine:
 
 
 def _answer(request: Request) -> Result:
-    words = [
-        f"[{part.start:.3f}-{part.end:.3f}]" if isinstance(part, Clip) else part
-        for message in request.messages
-        for part in message.parts
-    ]
-    text = " ".join(words)
+    text = " ".join(_words(part) for message in request.messages for part in message.parts)
     return Result(text=text, tokens=tuple(text.encode()), finish="stop", prompt_tokens=len(text.encode()))
+
+
+def _words(part: Part) -> str:
+    if isinstance(part, Clip):
+        return f"[{part.start:.3f}-{part.end:.3f}]"
+    if isinstance(part, Picture):
+        place = f" page {part.page}" if part.page else f" {part.time:.3f}" if part.time is not None else ""
+        return f"[picture{place}]"
+    return part

@@ -10,19 +10,24 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from phi4mm_cli.errors import MemoryExhaustedError, Phi4Error, RequestError, UsageError
+from phi4mm_cli.errors import InputError, MemoryExhaustedError, Phi4Error, RequestError, UsageError
 from phi4mm_cli.model.checkpoint import Checkpoint
 from phi4mm_cli.prompt import render
-from phi4mm_cli.schema import ModelInfo, Profile, Request, Result
+from phi4mm_cli.schema import Clip, ModelInfo, Picture, Profile, Request, Result
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from phi4mm_cli.model.generate import Prompt
     from phi4mm_cli.model.loading import Model
+    from phi4mm_cli.model.pixels import Crops
 
 Outcome = Result | RequestError
 
 CPU_BATCH = 16
 MOST_GPU_ROWS = 128
+VIDEO_FRAME = (1280, 720)  # pixels, as long as it is not decoded
+ROW_TOKENS = 900  # a prompt of more counts as several rows of a batch; clips of 30 s have less
 BATCHES_IN_HAND = 4  # enough requests to choose neighbours in length from
 
 
@@ -41,6 +46,7 @@ class LocalEngine:
         self._checkpoint, self._device, self._dtype = checkpoint, device, dtype
         self._batch_size = batch_size
         self._queue: dict[str, Request] = {}  # by key, oldest first
+        self._tokens: dict[str, float] = {}  # about how many, of those that have been looked at
         self._model: Model | None = None
 
     @property
@@ -71,6 +77,7 @@ class LocalEngine:
     def cancel(self, key: str) -> None:
         """Take a request out of the queue."""
         self._queue.pop(key, None)
+        self._tokens.pop(key, None)
 
     def poll(self, timeout: float | None = None) -> list[tuple[str, Outcome]]:
         """Run one batch to its end and return its outcomes; [] where nothing is queued.
@@ -83,8 +90,10 @@ class LocalEngine:
         outcomes: list[tuple[str, Outcome]] = []
         groups: dict[str, dict[str, Prompt]] = {}
         for key in self._next_batch():
+            request = self._queue[key]
+            self.cancel(key)
             try:
-                prompt, side = _compose(model, self._queue.pop(key))
+                prompt, side = _compose(model, request)
             except RequestError as error:
                 outcomes.append((key, error))
             else:
@@ -111,6 +120,7 @@ class LocalEngine:
     ) -> None:
         self._model = None
         self._queue.clear()
+        self._tokens.clear()
 
     def _loaded(self) -> Model:
         if self._model is None:
@@ -127,11 +137,19 @@ class LocalEngine:
 
     def _next_batch(self) -> list[str]:
         """Keys of the oldest request and of those of its kind that are nearest to it in length."""
-        first = next(iter(self._queue.values()))
-        length = _length(first)
-        alike = (key for key, request in self._queue.items() if bool(request.clips) == bool(first.clips))
-        nearest = sorted(alike, key=lambda key: abs(_length(self._queue[key]) - length))
-        return nearest[: self._batch_size or CPU_BATCH]
+        for key in self._queue.keys() - self._tokens.keys():
+            self._tokens[key] = _tokens(self._queue[key])
+        oldest, first = next(iter(self._queue.items()))
+        alike = (key for key, request in self._queue.items() if _kind(request) == _kind(first))
+        nearest = sorted(alike, key=lambda key: abs(self._tokens[key] - self._tokens[oldest]))
+        batch: list[str] = []
+        rows = 0.0
+        for key in nearest:
+            rows += max(1.0, self._tokens[key] / ROW_TOKENS)
+            if batch and rows > (self._batch_size or CPU_BATCH):
+                break
+            batch.append(key)
+        return batch
 
     def _answer(self, model: Model, prompts: Sequence[Prompt]) -> list[Outcome]:
         """The outcomes of one group of like prompts; halves of it where the whole does not fit into memory."""
@@ -150,23 +168,40 @@ class LocalEngine:
         return self._answer(model, prompts[:half]) + self._answer(model, prompts[half:])
 
 
-def _length(request: Request) -> float:
-    """Seconds of sound, or characters of text: what the requests of one kind are compared by."""
-    if request.clips:
-        return sum(clip.end - clip.start for clip in request.clips)
-    return sum(len(part) for message in request.messages for part in message.parts if isinstance(part, str))
+def _kind(asked: Request | Prompt) -> tuple[bool, bool]:
+    """Whether there are pictures, and whether there is sound: what the requests of a batch have in common."""
+    return bool(asked.pictures), bool(asked.clips)
+
+
+def _tokens(request: Request) -> float:
+    """About how long the prompt will be, in tokens, from the headers of its media."""
+    letters = sum(len(part) for message in request.messages for part in message.parts if isinstance(part, str))
+    seconds = sum(clip.end - clip.start for clip in request.clips)
+    return letters / 4 + 12.5 * seconds + sum(_picture_tokens(picture) for picture in request.pictures)
+
+
+def _picture_tokens(picture: Picture) -> float:
+    from phi4mm_cli.media.image import image_size
+    from phi4mm_cli.model.pixels import MOST_CROPS, image_tokens
+
+    try:
+        size = VIDEO_FRAME if picture.time is not None else image_size(picture.source.path, picture.page)
+        return image_tokens(*size, picture.most_crops or MOST_CROPS)
+    except InputError:
+        return 0.0  # it is reported when the picture is read
 
 
 def _compose(model: Model, request: Request) -> tuple[Prompt, str]:
-    """The prompt, its media read, and its rope side. Raises RequestError where media cannot be read."""
-    from phi4mm_cli.media import audio
-    from phi4mm_cli.model.features import log_mel
+    """The prompt, its media read, and its rope side. Raises RequestError where media cannot be read or understood."""
     from phi4mm_cli.model.generate import compose, rope_side
 
+    _require_adapter(model, request)
     try:
         with _within_memory("a single request"):
-            clips = [log_mel(*audio.read(clip)) for clip in request.clips]
-        prompt = compose(model, render(request.messages), clips, request.sampling.max_new_tokens)
+            media = [
+                _medium(part) for message in request.messages for part in message.parts if not isinstance(part, str)
+            ]
+        prompt = compose(model, render(request.messages, request.tools), media, request.sampling.max_new_tokens)
     except RequestError:
         raise
     except Phi4Error as error:
@@ -174,12 +209,39 @@ def _compose(model: Model, request: Request) -> tuple[Prompt, str]:
     return prompt, rope_side(model, prompt)
 
 
+def _medium(part: Clip | Picture) -> Tensor | Crops:
+    """The features of a clip, or the crops of a picture. Raises InputError."""
+    if isinstance(part, Clip):
+        from phi4mm_cli.media import audio
+        from phi4mm_cli.model.features import log_mel
+
+        return log_mel(*audio.read(part))
+    from phi4mm_cli.media import image
+    from phi4mm_cli.model.pixels import MOST_CROPS, pixels
+
+    return pixels(image.read(part), part.most_crops or MOST_CROPS)
+
+
+def _adapter(asked: Request | Prompt) -> str | None:
+    """The adapter that the model was trained with on such prompts: vision for pictures, also where there is sound."""
+    return "vision" if asked.pictures else "speech" if asked.clips else None
+
+
+def _require_adapter(model: Model, request: Request) -> None:
+    name = _adapter(request)
+    # A checkpoint without any adapter may hear with its own weights, as small ones do.
+    if name is None or name in model.adapters or (name == "speech" and not model.adapters):
+        return
+    media = "pictures" if name == "vision" else "sound"
+    message = f"the model cannot take {media}: its folder has no {name}-lora"
+    raise RequestError(message, f"Copy or download the {name}-lora folder of the checkpoint too.")
+
+
 def _use_adapter(model: Model, prompt: Prompt) -> None:
-    """Switch to the adapter that the model was trained to use with such prompts: speech for sound, none for text."""
     if model.adapters:
         from phi4mm_cli.model.adapters import switch_adapter
 
-        switch_adapter(model.network, "speech" if prompt.clips else None)
+        switch_adapter(model.network, _adapter(prompt))
 
 
 @contextmanager
@@ -191,7 +253,7 @@ def _within_memory(what: str) -> Iterator[None]:
         signs = ("out of memory", "can't allocate memory", "ALLOC_FAILED")  # only CUDA has a class for it
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in signs):
             raise
-        advice = "Use shorter clips, a smaller --dtype, or --device cpu"
+        advice = "Use shorter clips or smaller pictures, a smaller --dtype, or --device cpu"
         raise MemoryExhaustedError(f"{what} does not fit into memory", advice) from error
 
 

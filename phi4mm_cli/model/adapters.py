@@ -1,11 +1,13 @@
 """The low-rank adapters beside the weights: `speech-lora/` and `vision-lora/`, at most one at work at a time.
 
-The released model hears only with its speech adapter at work, and answers text with none.
+The released model hears only with its speech adapter at work, sees only with its vision adapter, which also serves where
+there are both, and answers text with none. Two at work at once would add up.
 """
 
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 from peft import LoraConfig, inject_adapter_in_model
@@ -32,7 +34,9 @@ def load_adapter(network: nn.Module, folder: Path, name: str) -> None:
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     reference = next(network.parameters())
     lora = LoraConfig(r=config["r"], lora_alpha=config["lora_alpha"], target_modules=TARGETS, inference_mode=True)
-    inject_adapter_in_model(lora, network, adapter_name=name, low_cpu_mem_usage=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second adapter is what is meant
+        inject_adapter_in_model(lora, network, adapter_name=name, low_cpu_mem_usage=True)
     wanted = {k: p.shape for k, p in network.named_parameters() if ".lora_" in k and f".{name}." in k}
     found = {key: tensor.shape for key, tensor in tensors.items()}
     wrong = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))

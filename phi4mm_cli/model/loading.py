@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,11 @@ from transformers import Phi4MultimodalForCausalLM
 from phi4mm_cli.errors import MissingError
 from phi4mm_cli.model.checkpoint import Checkpoint
 from phi4mm_cli.model.precision import choose_attention
+from phi4mm_cli.prompt import TOOL_CALL, TOOL_CALL_END
 
-ADAPTERS = ("speech",)
+ADAPTERS = ("speech", "vision")
+
+SEEN = (TOOL_CALL, TOOL_CALL_END)
 
 # A model of fewer parameters is faster on one CPU thread: its steps are shorter than the waits of threads for each
 # other, which on a busy machine are twenty times as long. It then also computes the same on any number of cores.
@@ -32,8 +36,9 @@ class Model:
     device: torch.device
     adapters: frozenset[str]  # those that came with the checkpoint
     end_tokens: frozenset[int]  # any of them ends an answer
+    unseen_tokens: frozenset[int]  # control tokens that are no part of an answer's text
     audio_token: int  # stands in the prompt where audio embeddings go
-    media_tokens: tuple[int, ...]  # never to be generated: they stand for media that are not there
+    image_token: int  # ... and where those of pictures go; neither may be generated
     context: int  # the longest sequence, in tokens
     rope_switch: int | None  # LongRoPE: sequences longer than this turn all positions by other angles
 
@@ -50,8 +55,8 @@ def load(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Mo
         from phi4mm_cli.model.adapters import load_adapter  # peft, which takes a second, only where it is needed
 
         load_adapter(network, checkpoint.path / f"{name}-lora", name)
-    tokenizer = Tokenizer.from_file(str(checkpoint.path / "tokenizer.json"))
-    tokenizer.encode_special_tokens = True  # "<|end|>" in a user's text is text
+    tokenizer = _tokenizer(checkpoint)
+    control = tokenizer.get_added_tokens_decoder()
     config: Any = network.config  # whose fields are typed as optional, and are not
     long_rope = config.rope_parameters["rope_type"] == "longrope"
     return Model(
@@ -60,8 +65,9 @@ def load(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Mo
         device=device,
         adapters=frozenset(adapters),
         end_tokens=_end_tokens(network, checkpoint.name),
+        unseen_tokens=frozenset(number for number, token in control.items() if token.content not in SEEN),
         audio_token=config.audio_config.audio_token_id,
-        media_tokens=(config.audio_config.audio_token_id, config.vision_config.image_token_id),
+        image_token=config.vision_config.image_token_id,
         context=config.max_position_embeddings,
         rope_switch=config.original_max_position_embeddings if long_rope else None,
     )
@@ -95,6 +101,16 @@ def _network(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -
             sample = ", ".join(str(key) for key in sorted(keys)[:3])
             raise _misfit(checkpoint, f"{len(keys)} weights are {fault}, such as {sample}")
     return network
+
+
+def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    """The tokenizer, for which "<|end|>" in a user's text is text, and so is every other control token."""
+    content = json.loads((checkpoint.path / "tokenizer.json").read_text(encoding="utf-8"))
+    for token in content["added_tokens"]:
+        token["special"] |= token["content"].startswith("<|")  # or texts could not be kept from naming it
+    tokenizer = Tokenizer.from_str(json.dumps(content))
+    tokenizer.encode_special_tokens = True
+    return tokenizer
 
 
 def _misfit(checkpoint: Checkpoint, what: str) -> MissingError:

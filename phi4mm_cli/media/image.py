@@ -1,0 +1,156 @@
+"""Pictures as the model sees them, upright and in RGB: image files, pages of files that have several, video frames."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
+
+from phi4mm_cli.errors import InputError
+from phi4mm_cli.media import audio
+from phi4mm_cli.media.decode import QuietFile, open_file
+from phi4mm_cli.schema import Picture
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+
+# What may be opened. Others that Pillow knows would run a program (EPS), are mistaken for anything (TGA), or are data.
+FORMATS = frozenset(
+    ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "PSD", "QOI", "TIFF", "WEBP")
+)
+ADVICE = "Give it a picture (png, jpg, webp, tiff, gif, bmp, avif, ...)."
+FIRST_BYTES = (
+    (b"%PDF", "a PDF document"),
+    (b"PK\x03\x04", "a zip archive or an office document"),
+    (b"RIFF", "a recording or a video"),
+    (b"\x1aE\xdf\xa3", "a recording or a video"),
+    (b"fLaC", "a recording"),
+    (b"ID3", "a recording"),
+)
+# The errors that Pillow's readers raise about damaged files.
+DAMAGE = (OSError, RuntimeError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error)
+
+# Pillow warns of large pictures, and refuses those of twice that size; only the second is wanted. What else it has to
+# say about a file that it can read is of no use to anybody.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def read(picture: Picture) -> Image.Image:
+    """The picture in mode RGB. Raises InputError: not a picture, damaged, too large, no such page, or changed."""
+    path = Path(picture.source.path)
+    if audio.source(path) != picture.source:
+        raise InputError("the file has changed since this run began", "Run it again.")
+    with open_file(path) as file:
+        if picture.time is not None:
+            return _frame(file, picture.time)
+        with _opened(file, picture.page) as image:
+            image.load()
+            return _rgb(ImageOps.exif_transpose(image))
+
+
+def image_size(path: str | Path, page: int | None = None) -> tuple[int, int]:
+    """Width and height in pixels as the picture is seen, from the header alone. Raises InputError like `read`."""
+    with open_file(Path(path)) as file, _opened(file, page) as image:
+        width, height = image.size
+        if isinstance(image, TiffImageFile):  # some versions of Pillow give the size as it is seen
+            width, height = (int(image.tag_v2[tag]) for tag in (ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength))
+        elif image.format == "PNG" and "exif" not in image.info:
+            return width, height  # Pillow would decode it, in search of an orientation behind the pixels
+        return (height, width) if image.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9) else (width, height)
+
+
+@contextmanager
+def _opened(file: BinaryIO, page: int | None) -> Iterator[Image.Image]:
+    """The file's header, at `page`; what Pillow raises about it, and while it decodes, as InputError."""
+    Image.init()
+    try:
+        with Image.open(file, formats=[name for name in Image.OPEN if name in FORMATS]) as image:
+            count = getattr(image, "n_frames", 1) if page is not None else 1
+            if page is not None and not 1 <= page <= count:
+                pages = "only one page" if count == 1 else f"pages 1 to {count}"
+                raise InputError(f"there is no page {page}", f"The picture has {pages}.")
+            if page is not None and page > 1:
+                image.seek(page - 1)
+            if 0 in image.size:
+                raise InputError(f"the picture has no pixels: {image.width} x {image.height}", ADVICE)
+            yield image
+    except UnidentifiedImageError as error:
+        raise _not_a_picture(file) from error
+    except Image.DecompressionBombError as error:
+        message = f"the picture has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
+        raise InputError(message, "Scale it down, or cut it into pieces.") from error
+    except DAMAGE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"the picture cannot be decoded: {reason}", "Copy it again, or save it as PNG.") from error
+
+
+def _not_a_picture(file: BinaryIO) -> InputError:
+    file.seek(0)
+    head = file.read(16)
+    if head[4:8] == b"ftyp":
+        if head[8:12] in (b"heic", b"heix", b"mif1", b"msf1"):
+            return InputError("it is a HEIC picture, which cannot be read", "Save it as JPEG or PNG.")
+        return InputError("it is a recording or a video, not a picture", ADVICE)
+    kind = next((kind for magic, kind in FIRST_BYTES if head.startswith(magic)), None)
+    return InputError(f"it is {kind}, not a picture" if kind else "it is not a picture that can be read", ADVICE)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Any mode to 8-bit RGB; what is transparent shows white, as on paper."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode[0] in "IF":
+        image = _eight_bits(image)
+    elif image.has_transparency_data:
+        opaque = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), opaque).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey values of 16 or 32 bits as 8; numbers with a fraction may go to 1, to 255 or anywhere."""
+    values = np.nan_to_num(np.asarray(image).astype(np.float32))
+    lowest, highest = min(0.0, float(values.min())), float(values.max())
+    limits = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
+    top = next((limit for limit in limits if highest <= limit), highest)
+    return Image.fromarray(np.rint((values - lowest) * (255.0 / (top - lowest))).astype(np.uint8))
+
+
+def _frame(file: BinaryIO, seconds: float) -> Image.Image:
+    """What a video shows at `seconds` from its start; its last frame beyond the end."""
+    import av
+    import av.error
+    from av.container import InputContainer
+
+    from phi4mm_cli.media.container import FORMATS as CONTAINERS
+
+    found: VideoFrame | None = None
+    try:
+        options = {"format_whitelist": CONTAINERS}
+        opened = av.open(QuietFile(file), options=options, metadata_errors="replace")
+        with cast(InputContainer, opened) as video:
+            if not video.streams.video:
+                raise InputError("there is no picture in it, only sound", "Give it a video.")
+            start = (video.start_time or 0) / av.time_base
+            video.seek(round((start + seconds) * av.time_base))  # to the last frame before it that stands for itself
+            with suppress(av.error.FFmpegError):  # where the rest is damaged, what came before it is shown
+                for frame in video.decode(video.streams.video[0]):
+                    if found is not None and frame.time is not None and frame.time > start + seconds:
+                        break
+                    found = frame
+    except (av.error.FFmpegError, ValueError) as error:
+        raise InputError("it is not a video that can be read", "Copy it again, or convert it to MP4.") from error
+    if found is None:
+        raise InputError(f"no frame at {seconds:.3f} s could be decoded", "Copy it again, or choose another time.")
+    upright: Image.Image = found.to_image().rotate(  # type: ignore[no-untyped-call]
+        found.rotation, expand=True
+    )
+    return upright
