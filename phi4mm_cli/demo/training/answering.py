@@ -21,6 +21,8 @@ from phi4mm_cli.model.features import audio_tokens
 from phi4mm_cli.schema import Message
 
 LONGEST = 30.0  # seconds
+BEYOND = (330.0, 350.0)  # seconds of silence before a clip: more than 4,096 positions
+BEYOND_SHARE, BEYOND_FROM = 0.02, 0.6  # of the batches, in the later part of the stage
 SHARES = {
     "transcribe": 0.50,
     "translate": 0.16,
@@ -48,6 +50,7 @@ class Asker:
     def __init__(self, pool: Pool, encoder: Encoder, rng: random.Random, clean: bool = False) -> None:
         self.rng, self.pool = rng, pool
         self.composer = Composer(pool, encoder, rng, clean)
+        self._lead: float | None = None
         self._of_kind: dict[tuple[str, str], list[Utterance]] = {}
         for utterance in pool.utterances:
             self._of_kind.setdefault((utterance.kind, utterance.language), []).append(utterance)
@@ -58,9 +61,10 @@ class Asker:
             and all(any(w in t.texts["en"] for t in told) for w in ("a meeting", "The meeting is", "takes place"))
         }
 
-    def draw(self, task: str, longest: float) -> Heard:
-        """A clip of at most about `longest` seconds, for one of SHARES."""
-        make: Callable[[float], Heard] = getattr(self, task)
+    def draw(self, longest: float, lead: float | None = None) -> Heard:
+        """A clip of at most about `longest` seconds, with a task of SHARES, after `lead` seconds of silence."""
+        make: Callable[[float], Heard] = getattr(self, self.rng.choices(list(SHARES), list(SHARES.values()))[0])
+        self._lead = lead
         return make(longest)
 
     def transcribe(self, longest: float) -> Heard:
@@ -112,7 +116,7 @@ class Asker:
     def nothing(self, longest: float) -> Heard:
         """No words at all: nothing to write."""
         asked = prompts.TRANSCRIBE if self.rng.random() < 0.6 else prompts.TRANSCRIBE_IN.format(NAMES[self._language()])
-        features = self.composer.without_words(self.rng.uniform(0.3, longest))
+        features = self.composer.without_words(self._lead or self.rng.uniform(0.3, longest))
         return Heard(features, None, (user(asked), answer("")))
 
     def _language(self) -> Language:
@@ -132,7 +136,7 @@ class Asker:
         return chosen
 
     def _heard(self, told: Sequence[Utterance], asked: str, reply: str) -> Heard:
-        labels = self.composer.clip(told)
+        labels = self.composer.clip(told, self._lead)
         return Heard(labels.features, labels, (user(asked), answer(reply)))
 
 
@@ -145,7 +149,7 @@ def batches(
     progress = begin
     while True:
         longest = 5 + (LONGEST - 5) * min(1.0, max(0.0, (progress - 0.15) / 0.4))
-        drawn = [asker.draw(rng.choices(list(SHARES), list(SHARES.values()))[0], longest) for _ in range(40)]
+        drawn = [asker.draw(longest) for _ in range(40)]
         drawn.sort(key=lambda heard: len(heard.features))
         groups: list[list[Heard]] = [[]]
         for heard in drawn:
@@ -154,6 +158,9 @@ def batches(
             groups[-1].append(heard)
         rng.shuffle(groups)
         for group in filter(None, groups):
+            if progress > BEYOND_FROM and rng.random() < BEYOND_SHARE:
+                far = asker.draw(10.0, rng.uniform(*BEYOND))
+                yield [far], collate([example(writer, far)])
             examples = [example(writer, heard) for heard in group]
             progress += pace
             yield group, collate(examples, switch if rng.random() < long_share else None, rng)

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from phi4mm_cli.demo.training import noise
 from phi4mm_cli.demo.training.examples import Encoder
 from phi4mm_cli.demo.training.pool import Pool, Utterance
+from phi4mm_cli.demo.world import noises
 
 FRAMES_PER_SECOND = 100
 FRAMES_PER_SLOT = 2  # sound labels are 20 ms apart
@@ -35,12 +35,12 @@ class Composer:
 
     def __init__(self, pool: Pool, encoder: Encoder, rng: random.Random, clean: bool = False) -> None:
         self.pool, self.rng, self.clean = pool, rng, clean
-        self.library = noise.library(rng.randint(0, 10**6))
+        self.library = noises.library(rng.randint(0, 10**6))
         self._tokens: dict[str, list[int]] = {}
         self._encoder = encoder
 
     def clip(self, utterances: Sequence[Utterance], lead: float | None = None) -> Labelled:
-        """The utterances one after the other with pauses between; `lead` is the longest silence before, in seconds."""
+        """The utterances one after the other with pauses between; `lead` is the silence before, in seconds."""
         rng = self.rng
         frames: list[NDArray[np.float32]] = []
         sounds: list[NDArray[np.uint8]] = []
@@ -54,7 +54,7 @@ class Composer:
             sounds.append(np.zeros(count // FRAMES_PER_SLOT, np.uint8))
             at += count
 
-        silence(rng.uniform(0, 0.6 if lead is None else lead))
+        silence(rng.uniform(0, 0.6) if lead is None else lead)
         gain = rng.uniform(-4.5, 1.5)  # natural logarithms of power: -20 to +6 dB
         for number, utterance in enumerate(utterances):
             if number:
@@ -84,7 +84,7 @@ class Composer:
     def without_words(self, seconds: float) -> Tensor:
         """Silence, noise or music: features (frames, 80)."""
         rng, frames = self.rng, int(seconds * FRAMES_PER_SECOND)
-        kind = rng.choice(("silence", *noise.KINDS))
+        kind = rng.choice(("silence", *noises.KINDS))
         if kind == "silence":
             return torch.zeros(frames, 80)
         return torch.from_numpy(np.maximum(self._noise(kind, frames) + np.float32(rng.uniform(-14, 2)), 0))
@@ -109,9 +109,9 @@ class Composer:
             tilt = np.linspace(-1, 1, 80, dtype=np.float32) * np.float32(rng.uniform(-1.5, 1.5))
             features = np.maximum(features + tilt, 0)
         if rng.random() < 0.7:
-            kind = rng.choice(noise.KINDS)
+            kind = rng.choice(noises.KINDS)
             decibels = rng.choice((rng.uniform(30, 60), rng.uniform(8, 35)))
-            features = noise.mix(features, self._noise(kind, len(features)), decibels)
+            features = noises.mix(features, self._noise(kind, len(features)), decibels)
         if rng.random() < 0.08:
             features = features.copy()
             features[:, TELEPHONE_BAND:] = 0

@@ -18,42 +18,15 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from phi4mm_cli.demo.voice import Speech, speak
+from phi4mm_cli.demo.voice import Speech
 from phi4mm_cli.demo.world import conversations, scenes, sentences, tools
 from phi4mm_cli.demo.world.lexicon import Language, Phrase
+from phi4mm_cli.demo.world.speakers import Speaker
 from phi4mm_cli.model.features import log_mel
 
 STEPS_PER_UNIT = 10.0  # features are kept in bytes: 0.1 of a natural logarithm, 0.43 dB
 SLOT = 0.02  # seconds of one sound label
-VOICES: dict[Language, tuple[str, ...]] = {
-    "en": ("en", "en-us", "en-gb-scotland", "en-029", "en-gb-x-rp"),
-    "fr": ("fr", "fr-be", "fr-ch"),
-    "es": ("es", "es-419"),
-}
-VARIANTS = (
-    "m1",
-    "m2",
-    "m3",
-    "m4",
-    "m5",
-    "m6",
-    "m8",
-    "f1",
-    "f2",
-    "f3",
-    "f5",
-    "Alex",
-    "Andy",
-    "Annie",
-    "belinda",
-    "benjamin",
-    "Denis",
-    "ed",
-    "john",
-    "linda",
-)
 LOOKS = 1_000_000  # items from this number on are questions about pictures
-UNSEEN_VARIANTS = ("m7", "f4", "Michael", "Alicia", "paul")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +73,10 @@ def speak_passage(number: int, seed: int, tests: bool, unseen: bool) -> list[tup
     rng = random.Random(f"{seed} {number} voice")
     if kind in ("sentence", "story"):
         told = [phrase for phrase in told if sentences.held_out(phrase["en"]) == tests]
-    variant = rng.choice(UNSEEN_VARIANTS if unseen else VARIANTS)
-    voice = f"{rng.choice(VOICES[language])}+{variant}"
-    settings = {"rate_wpm": rng.randint(125, 210), "pitch": rng.randint(25, 75), "pitch_range": rng.randint(25, 75)}
+    speaker = Speaker(rng, language, unseen)
     spoken = []
     for phrase in told:
-        speech = speak(phrase[language], voice=voice, seed=rng.randint(1, 10**6), **settings)
+        speech = speaker.say(phrase[language])
         if speech.words and len(speech.samples) > 4000:
             item = {"texts": dict(phrase), "language": language, "kind": kind, "passage": number, "extra": extra}
             spoken.append((item, speech))

@@ -192,12 +192,12 @@ def memory(rng: random.Random) -> Conversation:
     return tuple(message for asked, reply in turns for message in (user(asked), answer(reply)))
 
 
-def long_chat(rng: random.Random, turns: int) -> Conversation:
-    """Things told, told anew, asked for, and other questions between, for `turns` turns."""
+def long_chat(rng: random.Random, turns: int, *, tell: bool = True) -> Conversation:
+    """Things told, told anew, asked for, and other questions between, for `turns` turns; only those without `tell`."""
     told: dict[str, str] = {}
     messages: list[Message] = []
     for _ in range(turns):
-        roll = rng.random()
+        roll = rng.random() if tell else 0.5
         if roll < 0.25:
             statement = rng.choice(sorted(_TOLD))
             told[statement] = _TOLD[statement][2](rng)
