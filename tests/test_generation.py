@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_model import SWITCH, write_tiny_model
+from PIL import Image
+from tiny_model import CONTEXT, SWITCH, write_tiny_model
 from torch import Tensor
 
 from phi4mm_cli.errors import MissingError, RequestError
@@ -16,10 +18,12 @@ from phi4mm_cli.model.checkpoint import resolve
 from phi4mm_cli.model.encoder import embed_audio
 from phi4mm_cli.model.generate import Prompt, compose, rope_side
 from phi4mm_cli.model.loading import Model, load
+from phi4mm_cli.model.pixels import pixels
 from phi4mm_cli.prompt import Marker, Piece
-from phi4mm_cli.schema import Clip, Result, Source
+from phi4mm_cli.schema import Clip, Picture, Result, Source
 
 CLIP = Clip(Source("a.wav", 1, "f"), 0.0, 1.0)
+PICTURE = Picture(Source("a.png", 1, "f"))
 USER, END, ASSISTANT = Marker("<|user|>"), Marker("<|end|>"), Marker("<|assistant|>")
 
 
@@ -94,10 +98,19 @@ def test_clips_take_a_position_for_every_80_ms_begun(demo: Model) -> None:
 def test_unknown_marker_and_long_prompt_are_refused(demo: Model, tiny: Model) -> None:
     with pytest.raises(MissingError, match=r"<\|judge\|>"):
         compose(demo, [Marker("<|judge|>")], [], 5)
-    with pytest.raises(RequestError, match="512"):
-        prompt(tiny, 600)
-    longest = prompt(tiny, 400, budget=1000)
-    assert len(longest.ids) + longest.max_new_tokens - 1 == 512  # the last token is not read any more
+    with pytest.raises(RequestError, match=str(CONTEXT)):
+        prompt(tiny, CONTEXT + 100)
+    longest = prompt(tiny, CONTEXT - 100, budget=1000)
+    assert len(longest.ids) + longest.max_new_tokens - 1 == CONTEXT  # the last token is not read any more
+
+
+def test_pictures_take_their_positions_in_order(demo: Model) -> None:
+    small, large = (pixels(Image.new("RGB", size)) for size in ((448, 448), (900, 300)))
+    asked = compose(demo, [USER, PICTURE, CLIP, PICTURE, "?", END], [small, sound(16), large], 5)
+    runs = [(token, len([*run])) for token, run in groupby(asked.ids)]
+    wanted = [(demo.image_token, small.tokens), (demo.audio_token, 2), (demo.image_token, large.tokens)]
+    assert runs[1:4] == wanted
+    assert asked.pictures == (small, large)
 
 
 # ------------------------------------------------------------------------------------------------------- encoder
@@ -205,3 +218,35 @@ def test_streamed_pieces_make_the_text(demo: Model, tiny: Model) -> None:
         assert all(pieces)
         broken += any(b > 127 for b in result.text.encode())
     assert broken  # random weights write characters of several bytes, in pieces and whole
+
+
+def scripted(model: Model, *script: str | int) -> tuple[list[str], Result]:
+    """What becomes of an answer with the given texts and tokens, streamed and whole."""
+    ids = [t for part in script for t in ([part] if isinstance(part, int) else model.tokenizer.encode(part).ids)]
+    asked = prompt(model, 3, budget=len(ids))
+    left: list[int] = []
+
+    def write(layer: torch.nn.Module, inputs: tuple[Tensor], logits: Tensor) -> Tensor:
+        return torch.zeros_like(logits).index_fill(2, torch.tensor([left.pop(0)]), 1.0)
+
+    hook = model.network.lm_head.register_forward_hook(write)
+    try:
+        left += ids
+        pieces, result = drained(model, asked)
+        left += ids
+        assert generate.generate(model, [asked]) == [result]
+    finally:
+        hook.remove()
+    assert result.tokens == tuple(ids)
+    return pieces, result
+
+
+def test_tool_calls_keep_their_markers_and_other_control_tokens_are_not_shown(tiny: Model) -> None:
+    call, call_end, user = (tiny.tokenizer.token_to_id(f"<|{name}|>") for name in ("tool_call", "/tool_call", "user"))
+    pieces, result = scripted(tiny, "Well, ", call, '[{"name": "grüßen"}]', call_end, user, " and", user, " so ")
+    assert result.text == 'Well, <|tool_call|>[{"name": "grüßen"}]<|/tool_call|> and so'
+    assert "".join(pieces) == result.text
+    assert len(pieces) > 5
+    half = tiny.tokenizer.encode("ß").ids[:1]  # of the two bytes of a character
+    pieces, result = scripted(tiny, call, *half, call_end)
+    assert result.text == "".join(pieces) == "<|tool_call|>\ufffd<|/tool_call|>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_model import write_adapter, write_tiny_model
+from tiny_model import LORA, write_adapter, write_tiny_model
 from torch import Tensor
 
 from phi4mm_cli.errors import MissingError, UsageError
@@ -71,6 +72,7 @@ def test_damaged_weights_are_refused(folder: Path) -> None:
 
 def test_loading_says_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write_adapter(folder)
+    write_adapter(folder, name="vision")
     opened(folder)
     assert capfd.readouterr() == ("", "")
 
@@ -83,12 +85,33 @@ def test_tokens_come_from_the_checkpoint(folder: Path) -> None:
     assert opened(folder).end_tokens == {7}
 
 
+def test_control_tokens_in_texts_stay_text_however_they_are_marked(folder: Path) -> None:
+    content = json.loads((folder / "tokenizer.json").read_text())
+    for token in content["added_tokens"]:
+        token["special"] = False
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    model = opened(folder)
+    control = [token["content"] for token in content["added_tokens"]]
+    ids = model.tokenizer.encode("".join(control), add_special_tokens=False).ids
+    assert not {token["id"] for token in content["added_tokens"]} & set(ids)
+    seen = {name for name in control if model.tokenizer.token_to_id(name) not in model.unseen_tokens}
+    assert seen == {"<|tool_call|>", "<|/tool_call|>"}
+
+
 # ------------------------------------------------------------------------------------------------------ adapters
 
 
 def logits(model: Model) -> Tensor:
     with torch.inference_mode():
         return model.network(input_ids=torch.arange(20, 60)[None]).logits[0, -1]
+
+
+def merged(folder: Path, added: dict[str, Tensor]) -> Tensor:
+    """Logits of the bare model, the adapter in its weights."""
+    for lora in folder.glob("*-lora"):
+        shutil.rmtree(lora)
+    change_weights(folder, "model.safetensors", lambda w: w.update({name: w[name] + added[name] for name in added}))
+    return logits(opened(folder))
 
 
 @pytest.mark.parametrize("prefix", ["", "base_model.model."])
@@ -103,11 +126,27 @@ def test_adapter_equals_merged_weights(folder: Path, prefix: str) -> None:
     switch_adapter(model.network, None)
     assert torch.equal(logits(model), bare)
 
-    shutil.rmtree(folder / "speech-lora")
-    change_weights(folder, "model.safetensors", lambda w: w.update({name: w[name] + added[name] for name in added}))
-    merged = logits(opened(folder))
-    torch.testing.assert_close(adapted, merged, rtol=0, atol=1e-4)
-    assert (merged - bare).abs().max() > 1
+    wanted = merged(folder, added)
+    torch.testing.assert_close(adapted, wanted, rtol=0, atol=1e-4)
+    assert (wanted - bare).abs().max() > 1
+
+
+def test_of_two_adapters_one_is_at_work(folder: Path, tmp_path: Path) -> None:
+    bare = logits(opened(folder))
+    added = {name: write_adapter(folder, name=name) for name in LORA}
+    model = opened(folder)
+    assert model.adapters == LORA.keys()
+    assert torch.equal(logits(model), bare)
+    found = {}
+    for name in ("vision", "speech", None, "vision", "speech"):
+        switch_adapter(model.network, name)
+        now = logits(model)
+        assert torch.equal(now, found.setdefault(name, now))
+    assert torch.equal(found[None], bare)
+    for name in LORA:
+        copy = shutil.copytree(folder, tmp_path / name)
+        torch.testing.assert_close(found[name], merged(copy, added[name]), rtol=0, atol=1e-4)
+    assert (found["vision"] - found["speech"]).abs().max() > 1
 
 
 def test_adapter_takes_the_models_dtype(folder: Path) -> None:

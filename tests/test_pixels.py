@@ -32,7 +32,15 @@ def random_sizes(count: int) -> list[tuple[int, int, int]]:
     return sizes
 
 
-CHOSEN = [(448, 448, 36), (1, 1, 36), (449, 1, 36), (2688, 2688, 36), (2689, 2688, 36), (3000, 3000, 36), (462, 461, 36)]
+CHOSEN = [
+    (448, 448, 36),
+    (1, 1, 36),
+    (449, 1, 36),
+    (2688, 2688, 36),
+    (2689, 2688, 36),
+    (3000, 3000, 36),
+    (462, 461, 36),
+]
 
 
 def test_pixels_are_those_of_transformers() -> None:

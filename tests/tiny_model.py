@@ -14,8 +14,8 @@ from transformers import Phi4MultimodalConfig, Phi4MultimodalForCausalLM
 
 from phi4mm_cli.model.checkpoint import DEMO_FOLDER
 
-SWITCH = 64  # tokens
-LORA_RANK, LORA_ALPHA = 3, 5
+SWITCH, CONTEXT = 64, 4096  # tokens
+LORA = {"speech": (3, 5), "vision": (2, 7)}  # rank, alpha
 
 
 def write_tiny_model(folder: Path) -> Path:
@@ -24,10 +24,11 @@ def write_tiny_model(folder: Path) -> Path:
     rope = {"rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
     rope |= {"short_factor": [1.0, 1.1, 1.5], "long_factor": [1.0, 4.0, 30.0]}
     config |= {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "rope_parameters": rope}
-    config |= {"max_position_embeddings": 512, "original_max_position_embeddings": SWITCH, "sliding_window": 4096}
+    config |= {"max_position_embeddings": CONTEXT, "original_max_position_embeddings": SWITCH, "sliding_window": 4096}
     config["audio_config"] |= {"hidden_size": 24, "intermediate_size": 32, "num_blocks": 2, "nemo_conv_channels": 8}
     config["audio_config"] |= {"ext_pw_out_channel": 24, "depthwise_separable_out_channel": 24}
-    config["vision_config"] |= {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    config["vision_config"] |= {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    config["vision_config"] |= {"num_hidden_layers": 3, "feature_layer": -2}
     network = Phi4MultimodalForCausalLM(Phi4MultimodalConfig(**config))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -44,23 +45,25 @@ def write_tiny_model(folder: Path) -> Path:
     return folder
 
 
-def write_adapter(folder: Path, prefix: str = "") -> dict[str, Tensor]:
-    """Add a random `speech-lora/`, its tensor names after `prefix`; gives what it adds to each weight, by name."""
+def write_adapter(folder: Path, prefix: str = "", name: str = "speech") -> dict[str, Tensor]:
+    """Add a random adapter, its tensor names after `prefix`; gives what it adds to each weight, by name."""
+    rank, alpha = LORA[name]
     weights = Phi4MultimodalForCausalLM.from_pretrained(folder).state_dict()
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(rank)
     saved, added = {}, {}
-    for name, weight in weights.items():
-        if name.startswith("model.layers.") and "_proj." in name:
+    for key, weight in weights.items():
+        if key.startswith("model.layers.") and "_proj." in key:
             rows, columns = weight.shape
-            down = torch.randn(LORA_RANK, columns, generator=generator) / columns**0.5
-            up = torch.randn(rows, LORA_RANK, generator=generator) / LORA_RANK**0.5
-            module = prefix + name.removesuffix(".weight")
+            down = torch.randn(rank, columns, generator=generator) / columns**0.5
+            up = torch.randn(rows, rank, generator=generator) / rank**0.5
+            module = prefix + key.removesuffix(".weight")
             saved |= {f"{module}.lora_A.weight": down, f"{module}.lora_B.weight": up}
-            added[name] = LORA_ALPHA / LORA_RANK * up @ down
-    (folder / "speech-lora").mkdir()
-    save_file(saved, folder / "speech-lora" / "adapter_model.safetensors")
+            added[key] = alpha / rank * up @ down
+    target = folder / f"{name}-lora"
+    target.mkdir()
+    save_file(saved, target / "adapter_model.safetensors")
     # As in the released file: a list that would also match layers of the audio encoder.
-    targets = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
-    config = {"peft_type": "LORA", "r": LORA_RANK, "lora_alpha": LORA_ALPHA, "target_modules": targets}
-    (folder / "speech-lora" / "adapter_config.json").write_text(json.dumps(config))
+    modules = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "target_modules": modules}
+    (target / "adapter_config.json").write_text(json.dumps(config))
     return added

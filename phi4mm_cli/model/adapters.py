@@ -1,7 +1,7 @@
 """The low-rank adapters beside the weights: `speech-lora/` and `vision-lora/`, at most one at work at a time.
 
-The released model hears only with its speech adapter at work, sees only with its vision adapter, which also serves where
-there are both, and answers text with none. Two at work at once would add up.
+The released model hears only with its speech adapter at work and sees only with its vision adapter, which is also the
+one for sound beside pictures; it answers text with none. Two at work at once would add up.
 """
 
 from __future__ import annotations
