@@ -118,9 +118,9 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Grey values of 16 or 32 bits as 8; numbers with a fraction may go to 1, to 255 or anywhere."""
     values = np.nan_to_num(np.asarray(image).astype(np.float32))
-    lowest, highest = min(0.0, float(values.min())), float(values.max())
-    limits = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
-    top = next((limit for limit in limits if highest <= limit), highest)
+    lowest, highest = min(0.0, float(values.min())), max(0.0, float(values.max()))
+    limits = (1.0, 255.0) if image.mode == "F" else (65535.0,)
+    top = next((limit for limit in limits if lowest == 0.0 and highest <= limit), highest)
     return Image.fromarray(np.rint((values - lowest) * (255.0 / (top - lowest))).astype(np.uint8))
 
 
