@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 
 import pytest
 
 from phi4mm_cli import schema
-from phi4mm_cli.schema import Clip, Message, Request, Sampling, Source, canonical_json, to_json
+from phi4mm_cli.schema import Clip, Message, Picture, Request, Sampling, Source, canonical_json, to_json
 
 SOURCE = Source("a/talk.wav", 12345, "f00d")
 
@@ -31,6 +32,19 @@ def test_any_difference_changes_the_key(other: Request) -> None:
 def test_key_is_stable_across_versions() -> None:
     # A journal written by one release is read by the next: a change here needs a new journal version.
     assert request().key == "c9c9f07b42727c10fdf4619b5a22d40f258d7c6a13c6c86b0ccd770eab91e9a7"
+
+
+def test_pictures_and_tools_are_part_of_the_work() -> None:
+    def asked(picture: Picture, tools: str | None = None) -> Request:
+        return Request((Message("user", (picture, Clip(SOURCE, 0.0, 1.0), "?")),), Sampling(5), tools)
+
+    whole = Picture(SOURCE)
+    others = [replace(whole, page=1), replace(whole, time=0.0), replace(whole, most_crops=4)]
+    requests = [asked(whole), *map(asked, others), asked(whole, "[]"), asked(whole, '[{"name": "f"}]')]
+    assert len({request.key for request in requests}) == len(requests)
+    assert requests[0].pictures == (whole,)
+    assert requests[0].clips == (Clip(SOURCE, 0.0, 1.0),)
+    assert requests[0].key == asked(Picture(SOURCE, None, None, None), None).key
 
 
 def test_text_and_media_never_share_a_key() -> None:
