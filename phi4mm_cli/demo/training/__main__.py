@@ -8,7 +8,9 @@ there is as a checkpoint into WORK/checkpoint.
 from __future__ import annotations
 
 import argparse
+import signal
 import socket
+import sys
 from pathlib import Path
 
 from torch.multiprocessing.spawn import spawn
@@ -35,7 +37,8 @@ def main() -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     settings = stages.Settings(chosen.stage, chosen.work, chosen.workers, chosen.minutes, chosen.steps, port)
-    spawn(stages.work, args=(settings,), nprocs=chosen.workers)  # type: ignore[no-untyped-call]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # takes the workers along
+    spawn(stages.work, args=(settings,), nprocs=chosen.workers, daemon=True)  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

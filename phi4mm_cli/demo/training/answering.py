@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -172,26 +172,29 @@ def example(writer: Encoder, heard: Heard) -> Example:
     return writer.example(heard.messages, heard.tools, media)
 
 
-def embeddings(network: Phi4MultimodalForCausalLM, batch: Batch, audio: Sequence[Tensor], token: int) -> Tensor:
-    """The batch's input embeddings, with those of the clips in their places."""
-    inputs = network.model.embed_tokens(batch.ids)
-    placed: Tensor = inputs.masked_scatter((batch.ids == token)[..., None], torch.cat(list(audio)))
-    return placed
+def embeddings(network: Phi4MultimodalForCausalLM, batch: Batch, media: Mapping[int, Sequence[Tensor]]) -> Tensor:
+    """The batch's input embeddings, with those of its media, by their token, in their places."""
+    inputs: Tensor = network.model.embed_tokens(batch.ids)
+    for token, embedded in media.items():
+        if embedded:
+            inputs = inputs.masked_scatter((batch.ids == token)[..., None], torch.cat(list(embedded)))
+    return inputs
 
 
 def guide_loss(
-    network: Phi4MultimodalForCausalLM, audio: Sequence[Tensor], clips: Sequence[Heard]
+    network: Phi4MultimodalForCausalLM, embedded: Sequence[Tensor], words: Sequence[Tensor], nothing: float = 1.0
 ) -> tuple[Tensor, float]:
-    """Cross-entropy of the word at each position, read from the clip's embeddings as the decoder's outputs are.
+    """Cross-entropy of the word at each position, read from embeddings of media as the decoder's outputs are.
 
-    It leads the projection to put words where the base model has them already.
+    It leads the projection to put words where the base model has them already. Positions without a word, which are
+    many in pictures, have the weight `nothing`. The second value is the share of words that are right.
     """
-    labelled = [(rows, clip.labels.words) for rows, clip in zip(audio, clips, strict=True) if clip.labels is not None]
-    if not labelled:
+    if not embedded:
         return torch.zeros(()), 1.0
-    hidden = torch.cat([rows for rows, _ in labelled])
-    words = torch.cat([words for _, words in labelled])
-    logits = nn.functional.linear(network.model.norm(hidden), network.model.embed_tokens.weight)
-    spoken = words > 0
-    right = float((logits.detach().argmax(-1) == words)[spoken].float().mean())
-    return nn.functional.cross_entropy(logits, words), right
+    wanted = torch.cat(list(words))
+    logits = nn.functional.linear(network.model.norm(torch.cat(list(embedded))), network.model.embed_tokens.weight)
+    weights = torch.ones(len(network.model.embed_tokens.weight))
+    weights[0] = nothing
+    spoken = wanted > 0
+    right = float((logits.detach().argmax(-1) == wanted)[spoken].float().mean())
+    return nn.functional.cross_entropy(logits, wanted, weights), right

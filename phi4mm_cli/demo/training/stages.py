@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +11,10 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import Phi4MultimodalForCausalLM
 
-from phi4mm_cli.demo.training import answering, architecture, hearing, looking, loop
+from phi4mm_cli.demo.training import answering, architecture, hearing, looking, loop, seeing
 from phi4mm_cli.demo.training.examples import IGNORED, Batch, Encoder, text_batches
 from phi4mm_cli.demo.training.pool import Pool
+from phi4mm_cli.model import vision
 from phi4mm_cli.model.encoder import encode
 
 
@@ -31,6 +32,12 @@ class Settings:
     def state(self, stage: str | None = None) -> Path:
         """The state file of a stage."""
         return self.folder / f"{stage or self.stage}.safetensors"
+
+    def begin_from(self, stage: str, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Put what another stage has trained into the parameters. Raises FileNotFoundError where it has not run."""
+        if not self.state(stage).exists():
+            raise FileNotFoundError(f"{self.state(stage)}: run the stage {stage} first")
+        loop.load_state(self.state(stage), parameters)
 
 
 def work(rank: int, settings: Settings) -> None:
@@ -159,7 +166,7 @@ def speech(rank: int, settings: Settings) -> loop.Stage:
     tokens = tokenizer(settings.folder)
     writer = Encoder(tokens)
     network = architecture.new_network(vocabulary(tokens))
-    loop.load_state(settings.state("base"), decoder(network))
+    settings.begin_from("base", decoder(network))
     network.requires_grad_(False)
     architecture.add_adapter(network, "speech")
     module = network.model.embed_tokens_extend.audio_embed
@@ -169,7 +176,7 @@ def speech(rank: int, settings: Settings) -> loop.Stage:
     named = {f"encoder.{name}": parameter for name, parameter in module.encoder.named_parameters()}
     named |= {f"heads.{name}": parameter for name, parameter in heads.named_parameters()}
     if not settings.state().exists():
-        loop.load_state(settings.state("listen"), named)
+        settings.begin_from("listen", named)
     named |= {f"projection.{n}": p for n, p in module.named_parameters() if "_for_speech" in n}
     named |= {n: p for n, p in network.named_parameters() if ".lora_" in n}
     for parameter in named.values():
@@ -184,9 +191,10 @@ def speech(rank: int, settings: Settings) -> loop.Stage:
         encoded = encode(module.encoder, [clip.features for clip in clips])
         labelled = [(rows, clip.labels) for rows, clip in zip(encoded, clips, strict=True) if clip.labels]
         audio = [module.down_proj_for_speech(nn.functional.gelu(module.up_proj_for_speech(rows))) for rows in encoded]
-        inputs = answering.embeddings(network, batch, audio, writer.special["<|audio|>"])
+        inputs = answering.embeddings(network, batch, {writer.special["<|audio|>"]: audio})
         total, figures = answer_loss(network, batch, inputs)
-        guide, right = answering.guide_loss(network, audio, clips)
+        spoken = [(rows, clip.labels.words) for rows, clip in zip(audio, clips, strict=True) if clip.labels]
+        guide, right = answering.guide_loss(network, [rows for rows, _ in spoken], [words for _, words in spoken])
         total = total + 0.3 * guide
         if labelled:
             heard, seen = heads.loss([rows for rows, _ in labelled], [labels for _, labels in labelled])
@@ -196,9 +204,59 @@ def speech(rank: int, settings: Settings) -> loop.Stage:
     return loop.Stage(named, batches, loss, steps, 1.5e-3, settings.state(), settings.minutes)
 
 
+def see(rank: int, settings: Settings) -> loop.Stage:
+    """The vision adapter, the tower and the projections, on a base model and an audio encoder that stay as they are."""
+    tokens = tokenizer(settings.folder)
+    writer = Encoder(tokens)
+    network = architecture.new_network(vocabulary(tokens))
+    settings.begin_from("base", decoder(network))
+    network.requires_grad_(False)
+    architecture.add_adapter(network, "vision")
+    audio, image = network.model.embed_tokens_extend.audio_embed, network.model.embed_tokens_extend.image_embed
+    pool = Pool(settings.folder / "pool")
+    hearing.set_moments(audio.encoder, pool)
+    settings.begin_from("speech", {f"encoder.{n}": p for n, p in audio.encoder.named_parameters()})
+    heads = looking.Heads(architecture.VISION, vocabulary(tokens))
+    named = {f"tower.{name}": parameter for name, parameter in tower(image).items()}
+    named |= {f"heads.{name}": parameter for name, parameter in heads.named_parameters()}
+    if not settings.state().exists():
+        settings.begin_from("look", named)
+    named |= {f"image_projection.{n}": p for n, p in image.named_parameters() if "img_projection" in n}
+    named |= {f"audio_projection.{n}": p for n, p in audio.named_parameters() if "_for_vision_speech" in n}
+    named |= {n: p for n, p in network.named_parameters() if ".lora_" in n}
+    for parameter in named.values():
+        parameter.requires_grad_(True)
+    steps, done = settings.steps or 5000, loop.resumed(settings.state())
+    batches = seeing.batches(pool, writer, 1000 * done + rank, done / steps, 1 / steps, 10, 0.2, architecture.SWITCH)
+
+    def loss(drawn: tuple[list[seeing.Shown], Batch]) -> tuple[Tensor, dict[str, float]]:
+        shown, batch = drawn
+        seen = [picture for item in shown for picture in item.seen]
+        features = vision.encode(image, [picture.crops for picture in seen])
+        embedded = [image.img_projection_down(nn.functional.gelu(image.img_projection_up(rows))) for rows in features]
+        clips = [item.clip for item in shown if item.clip is not None]
+        with torch.no_grad():
+            heard = encode(audio.encoder, [clip.features for clip in clips]) if clips else []
+        spoken = [
+            audio.down_proj_for_vision_speech(nn.functional.gelu(audio.up_proj_for_vision_speech(rows)))
+            for rows in heard
+        ]
+        media = {writer.special["<|image|>"]: embedded, writer.special["<|audio|>"]: spoken}
+        total, figures = answer_loss(network, batch, answering.embeddings(network, batch, media))
+        guide, right = answering.guide_loss(network, embedded, [picture.words for picture in seen], 0.2)
+        # Mirrored, so that what the projection for speech alone gives would not be understood beside a picture.
+        told, _ = answering.guide_loss(network, [-rows for rows in spoken], [clip.words for clip in clips])
+        apart, seen_right = heads.loss(features, seen)
+        del seen_right["words"]
+        return total + 0.3 * (guide + told) + 0.1 * apart, figures | seen_right | {"guided": right}
+
+    return loop.Stage(named, batches, loss, steps, 1.5e-3, settings.state(), settings.minutes)
+
+
 STAGES: dict[str, Callable[[int, Settings], loop.Stage]] = {
     "base": base,
     "listen": listen,
     "look": look,
+    "see": see,
     "speech": speech,
 }

@@ -25,13 +25,12 @@ from phi4mm_cli.demo.world.lexicon import (
 from phi4mm_cli.demo.world.scenes import (
     DESCRIBE,
     DIFFERENCE,
-    HIGHEST,
-    LOWEST,
     MOTION,
     bars,
     describe,
     difference,
-    motion,
+    extreme,
+    frames,
     question,
     scene,
 )
@@ -332,12 +331,10 @@ def on_scene(rng: random.Random) -> Conversation:
         scenes, reply = difference(rng)
         asked, shown = DIFFERENCE, " ".join(describe(items) for items in scenes)
     elif roll < 0.85:
-        item, end, reply = motion(rng)
-        path = (item.spot, 4, end)
-        asked, shown = MOTION, " ".join(describe((type(item)(item.shape, item.tint, spot),)) for spot in path)
+        film, reply = frames(rng)
+        asked, shown = MOTION, " ".join(describe(items) for items in film)
     else:
         heights = bars(rng)
-        asked = rng.choice((HIGHEST, LOWEST))
-        best = (max if asked == HIGHEST else min)(heights, key=lambda bar: bar[1])
-        reply, shown = f"The {best[0]} bar.", ", ".join(f"{tint} {height}" for tint, height in heights) + "."
+        asked, reply = extreme(rng, heights)
+        shown = ", ".join(f"{tint} {height}" for tint, height in heights) + "."
     return user(f"{shown}\n{asked}"), answer(reply)

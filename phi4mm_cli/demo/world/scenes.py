@@ -105,6 +105,12 @@ def motion(rng: random.Random) -> tuple[Item, int, str]:
     return item, end, f"The {item.tint} {item.shape} moves from {side[start]} to {side[end]}."
 
 
+def frames(rng: random.Random) -> tuple[tuple[Scene, ...], str]:
+    """Three frames of a film in which a shape moves, and the answer to MOTION."""
+    item, end, reply = motion(rng)
+    return tuple((replace(item, spot=spot),) for spot in (item.spot, 4, end)), reply
+
+
 HIGHEST, LOWEST = "Which bar is the highest?", "Which bar is the lowest?"
 
 
@@ -112,6 +118,13 @@ def bars(rng: random.Random) -> list[tuple[str, int]]:
     """Three to five colored bars with different heights from 1 to 10."""
     number = rng.randint(3, 5)
     return list(zip(rng.sample(TINTS, number), rng.sample(range(1, 11), number), strict=True))
+
+
+def extreme(rng: random.Random, heights: list[tuple[str, int]]) -> tuple[str, str]:
+    """A question for the highest or the lowest bar, and its answer."""
+    asked = rng.choice((HIGHEST, LOWEST))
+    best = (max if asked == HIGHEST else min)(heights, key=lambda bar: bar[1])
+    return asked, f"The {best[0]} bar."
 
 
 DESCRIBE = "What is shown in this image?"

@@ -1,0 +1,146 @@
+"""Trains the vision adapter, with the tower and the projections, on every task that begins with a picture."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from phi4mm_cli.demo.training.clips import Composer, Labelled
+from phi4mm_cli.demo.training.examples import Batch, Encoder, Example, collate
+from phi4mm_cli.demo.training.looking import Labeller, Seen, page
+from phi4mm_cli.demo.training.pool import Pool, Utterance
+from phi4mm_cli.demo.world import conversations, pictures, prompts, scenes, sentences
+from phi4mm_cli.demo.world.conversations import answer, user
+from phi4mm_cli.demo.world.pictures import Drawing
+from phi4mm_cli.model.features import audio_tokens
+from phi4mm_cli.schema import Message
+
+SHARES = {
+    "describe": 0.14,
+    "question": 0.22,
+    "difference": 0.10,
+    "bars": 0.08,
+    "motion": 0.07,
+    "spoken": 0.13,
+    "read": 0.26,
+}
+BEYOND_SHARE, BEYOND_FROM = 0.01, 0.5  # batches of one picture of more than 4,096 tokens, in the later part
+BEYOND_SIZE = 1700  # pixels to a side
+LARGEST = 900  # pixels to a side
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """Pictures, perhaps a spoken question, what is asked in writing, and the answer."""
+
+    seen: tuple[Seen, ...]
+    clip: Labelled | None
+    messages: tuple[Message, ...]
+
+
+class Asker:
+    """Draws pictures with a task each."""
+
+    def __init__(self, pool: Pool, encoder: Encoder, rng: random.Random) -> None:
+        self.rng = rng
+        self._labeller, self._composer = Labeller(encoder), Composer(pool, encoder, rng)
+        self._spoken: dict[str, list[Utterance]] = {}
+        for utterance in pool.utterances:
+            if utterance.kind == "look":
+                self._spoken.setdefault(utterance.texts["en"], []).append(utterance)
+
+    def draw(self, size: int | None = None) -> Shown:
+        """Pictures with a task of SHARES; `size` pixels to a side, drawn at random without."""
+        make: Callable[[int | None], Shown] = getattr(self, self.rng.choices(list(SHARES), list(SHARES.values()))[0])
+        return make(size)
+
+    def describe(self, size: int | None) -> Shown:
+        """What is in a picture."""
+        items = scenes.scene(self.rng)
+        return self._shown([self._scene(items, size)], scenes.DESCRIBE, scenes.describe(items))
+
+    def question(self, size: int | None) -> Shown:
+        """How many, which color, which shape, where."""
+        items = scenes.scene(self.rng)
+        asked, reply = scenes.question(self.rng, items)
+        return self._shown([self._scene(items, size)], asked, reply)
+
+    def difference(self, size: int | None) -> Shown:
+        """Which of three pictures is not like the others."""
+        drawn, reply = scenes.difference(self.rng)
+        return self._shown([self._scene(items, None) for items in drawn], scenes.DIFFERENCE, reply)
+
+    def bars(self, size: int | None) -> Shown:
+        """The highest or the lowest bar."""
+        heights = scenes.bars(self.rng)
+        drawing = pictures.draw_bars(heights, self.rng, size or self._size())
+        asked, reply = scenes.extreme(self.rng, heights)
+        return self._shown([drawing], asked, reply)
+
+    def motion(self, size: int | None) -> Shown:
+        """Frames in which a shape moves."""
+        frames, reply = scenes.frames(self.rng)
+        return self._shown([self._scene(frame, None) for frame in frames], scenes.MOTION, reply)
+
+    def spoken(self, size: int | None) -> Shown:
+        """A question about a picture that is only heard."""
+        while True:
+            items = scenes.scene(self.rng)
+            asked, reply = scenes.question(self.rng, items)
+            if self.rng.random() < 0.3:
+                asked, reply = scenes.DESCRIBE, scenes.describe(items)
+            if asked in self._spoken:
+                clip = self._composer.clip([self.rng.choice(self._spoken[asked])])
+                return self._shown([self._scene(items, size)], "", reply, clip)
+
+    def read(self, size: int | None) -> Shown:
+        """A page of text, a table or a receipt, to be written in Markdown."""
+        roll = self.rng.random()
+        if roll < 0.3:
+            text = sentences.sentence(self.rng)["en"]
+        elif roll < 0.55:
+            text = page(self.rng)
+        elif roll < 0.75:
+            text = conversations.table(self.rng)
+        else:
+            text = conversations.receipt(self.rng).replace("## ", "# ")
+        return self._shown([pictures.draw_text(text, self.rng)], prompts.READ, text)
+
+    def _size(self) -> int:
+        return self.rng.choice((pictures.CROP, pictures.CROP, self.rng.randint(200, LARGEST)))
+
+    def _scene(self, items: scenes.Scene, size: int | None) -> Drawing:
+        return pictures.draw_scene(items, self.rng, size or self._size())
+
+    def _shown(self, drawings: list[Drawing], asked: str, reply: str, clip: Labelled | None = None) -> Shown:
+        seen = tuple(self._labeller.see(drawing) for drawing in drawings)
+        return Shown(seen, clip, (user(asked), answer(reply)))
+
+
+def batches(
+    pool: Pool, writer: Encoder, seed: int, begin: float, pace: float, crops: int, long_share: float, switch: int
+) -> Iterator[tuple[list[Shown], Batch]]:
+    """Endless batches of about `crops` crops."""
+    rng = random.Random(seed)
+    asker = Asker(pool, writer, rng)
+    progress = begin
+    while True:
+        progress += pace
+        if progress > BEYOND_FROM and rng.random() < BEYOND_SHARE:
+            shown = [asker.draw(BEYOND_SIZE)]
+            yield shown, collate([example(writer, shown[0])])
+            continue
+        shown = []
+        while sum(len(seen.crops.values) for item in shown for seen in item.seen) < crops:
+            shown.append(asker.draw())
+        examples = [example(writer, item) for item in shown]
+        yield shown, collate(examples, switch if rng.random() < long_share else None, rng)
+
+
+def example(writer: Encoder, shown: Shown) -> Example:
+    """The conversation with the positions of the pictures, then of the clip, in it."""
+    media = [writer.special["<|image|>"]] * sum(seen.crops.tokens for seen in shown.seen)
+    if shown.clip is not None:
+        media += [writer.special["<|audio|>"]] * audio_tokens(len(shown.clip.features))
+    return writer.example(shown.messages, None, media)
