@@ -176,6 +176,7 @@ def _kind(asked: Request | Prompt) -> tuple[bool, bool]:
 def _tokens(request: Request) -> float:
     """About how long the prompt will be, in tokens, from the headers of its media."""
     letters = sum(len(part) for message in request.messages for part in message.parts if isinstance(part, str))
+    letters += len(request.tools or "")
     seconds = sum(clip.end - clip.start for clip in request.clips)
     return letters / 4 + 12.5 * seconds + sum(_picture_tokens(picture) for picture in request.pictures)
 
