@@ -17,7 +17,7 @@ from pathlib import Path
 
 from phi4mm_cli import flow
 from phi4mm_cli.demo import exam
-from phi4mm_cli.demo.exam import Case, Measure
+from phi4mm_cli.demo.exam.cases import Case, Measure, Studio
 from phi4mm_cli.engines import Engine, open_engine
 
 HEADER = "| Skill | Measure | Cases | Score | Past 4,096 tokens | Target |\n|---|---|---|---|---|---|"
@@ -43,7 +43,7 @@ def main() -> None:
                 continue
             began, scores = time.monotonic(), []
             for count, far in ((chosen.count, False), (beyond, True)):
-                studio = exam.Studio(folder, chosen.seed + 2 * number + far)
+                studio = Studio(folder, chosen.seed + 2 * number + far)
                 cases = list(islice(skill.cases(studio, far), count))
                 answers = answer(engine, cases)
                 scores.append(f"{score(skill.measure, cases, answers):.1f} %" if cases else "")
@@ -79,8 +79,7 @@ def score(measure: Measure, cases: Sequence[Case], answers: Sequence[str]) -> fl
             return 100 * jiwer.cer(right, list(answers))
         case "chrF":
             return sacrebleu.corpus_chrf(answers, [right]).score
-        case "exact":
-            return 100 * sum(map(str.__eq__, right, answers)) / len(right)
+    return 100 * sum(map(str.__eq__, right, answers)) / len(right)
 
 
 def _words(text: str) -> str:

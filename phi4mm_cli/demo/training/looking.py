@@ -157,23 +157,17 @@ def text(rng: random.Random) -> str:
     if roll < 0.2:
         return conversations.table(rng)
     if roll < 0.4:
-        return conversations.receipt(rng).replace("## ", "# ")  # one size of heading
+        return conversations.receipt(rng)
     if roll < 0.6:
-        return sentences.sentence(rng)["en"]
+        return conversations.line(rng)
     if roll < 0.75:
-        return page(rng)
+        return conversations.page(rng)
     lines = []
     for _ in range(rng.randint(1, 14)):
         words = " ".join(sentences.sentence(rng)["en"] for _ in range(3)).split()
         words += [conversations.amount(rng), "".join(rng.choices(LETTERS[:36], k=rng.randint(2, 6)))]
         lines.append(" ".join(rng.sample(words, rng.randint(1, 5))))
     return "\n".join(lines)
-
-
-def page(rng: random.Random) -> str:
-    """A heading and a few sentences, a line each."""
-    heading = rng.choice(("# Notes", "# News", "# Page"))
-    return "\n".join([heading, *(sentences.sentence(rng)["en"] for _ in range(rng.randint(2, 8)))])
 
 
 def batches(encoder: Encoder, seed: int, crops: int) -> Iterator[list[Seen]]:

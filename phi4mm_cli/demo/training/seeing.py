@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from phi4mm_cli.demo.training.clips import Composer, Labelled
 from phi4mm_cli.demo.training.examples import Batch, Encoder, Example, collate
-from phi4mm_cli.demo.training.looking import Labeller, Seen, page
+from phi4mm_cli.demo.training.looking import Labeller, Seen
 from phi4mm_cli.demo.training.pool import Pool, Utterance
-from phi4mm_cli.demo.world import conversations, pictures, prompts, scenes, sentences
+from phi4mm_cli.demo.world import conversations, pictures, prompts, scenes
 from phi4mm_cli.demo.world.conversations import answer, user
 from phi4mm_cli.demo.world.pictures import Drawing
 from phi4mm_cli.model.features import audio_tokens
@@ -98,13 +98,13 @@ class Asker:
         """A page of text, a table or a receipt, to be written in Markdown."""
         roll = self.rng.random()
         if roll < 0.3:
-            text = sentences.sentence(self.rng)["en"]
+            text = conversations.line(self.rng)
         elif roll < 0.55:
-            text = page(self.rng)
+            text = conversations.page(self.rng)
         elif roll < 0.75:
             text = conversations.table(self.rng)
         else:
-            text = conversations.receipt(self.rng).replace("## ", "# ")
+            text = conversations.receipt(self.rng)
         return self._shown([pictures.draw_text(text, self.rng)], prompts.READ, text)
 
     def _size(self) -> int:

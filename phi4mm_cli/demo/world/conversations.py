@@ -293,13 +293,22 @@ def _words(rng: random.Random, language: Language) -> str:
     return " ".join(words[: rng.choice((rng.randint(3, 8), rng.randint(3, 25)))])
 
 
+def line(rng: random.Random) -> str:
+    """One sentence."""
+    return sentence(rng)["en"]
+
+
+def page(rng: random.Random) -> str:
+    """A heading and a few sentences, a line each, in Markdown."""
+    heading = rng.choice(("# Notes", "# News", "# Page"))
+    return "\n".join([heading, *(sentence(rng)["en"] for _ in range(rng.randint(2, 8)))])
+
+
 def receipt(rng: random.Random) -> str:
     """Goods with their prices, and the total, in Markdown."""
     goods = [f"{rng.choice(FOODS)['en'].capitalize()} {amount(rng)}" for _ in range(rng.randint(2, 6))]
     heading = rng.choice(("Receipt", "Invoice", f"{rng.choice(CITIES)['en']}"))
-    return "\n".join(
-        [rng.choice(("# ", "## ", "")) + heading, *goods, rng.choice(("Total", "**Total**")) + f" {amount(rng)}"]
-    )
+    return "\n".join([rng.choice(("# ", "")) + heading, *goods, rng.choice(("Total", "**Total**")) + f" {amount(rng)}"])
 
 
 def amount(rng: random.Random) -> str:

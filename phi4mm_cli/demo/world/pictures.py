@@ -205,6 +205,13 @@ def _draw_table(page: _Page, table: Sequence[Sequence[str]], at: tuple[float, fl
         page.pen.line([(x, top), (x, top + len(rows) * pitch)], fill=(120, 120, 120))
 
 
+def on_ground(drawing: Drawing, size: int) -> Drawing:
+    """The drawing in the upper left corner of an empty page of size x size pixels."""
+    ground = Image.new("RGB", (size, size), drawing.image.getpixel((0, 0)))
+    ground.paste(drawing.image)
+    return Drawing(ground, drawing.marks)
+
+
 # ------------------------------------------------------------------------------------------------ grounds
 
 
