@@ -99,7 +99,7 @@ FOODS = _phrases(
     "rice | le riz | el arroz",
     "milk | le lait | la leche",
     "chocolate | le chocolat | el chocolate",
-    "fruit | la fruta | la fruta",
+    "fruit | le fruit | la fruta",
 )
 FAMILY = _phrases(
     "My brother | Mon frère | Mi hermano",
@@ -122,7 +122,6 @@ SHOPS = _phrases(
     "The bank | La banque | El banco",
     "The restaurant | Le restaurant | El restaurante",
     "The market | Le marché | El mercado",
-    "The school | La classe | La escuela",
 )
 WEATHER = _phrases("cold | froid | frío", "warm | chaud | cálido", "rainy | pluvieux | lluvioso", "dry | sec | seco")
 
