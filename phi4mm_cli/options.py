@@ -18,6 +18,7 @@ import typer
 
 from phi4mm_cli.errors import UsageError
 from phi4mm_cli.model.checkpoint import DEFAULT_MODEL
+from phi4mm_cli.schema import Sampling
 
 # Options that a project's own file may not set: a cloned folder must not redirect recordings or choose what is run.
 PERSONAL = frozenset({"model", "revision", "engine"})
@@ -120,6 +121,70 @@ class OutputOptions:
         if unknown := sorted(named - set(Format)):
             raise UsageError(f"unknown format '{unknown[0]}'", f"The formats are {', '.join(Format)}")
         return tuple(f for f in Format if f in named or getattr(self, f))
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingOptions:
+    """How tokens are chosen: the best each time, as the model's authors do, unless told otherwise.
+
+    Raises UsageError where a value is out of its range, or two do not go together.
+    """
+
+    max_new_tokens: Annotated[
+        int | None,
+        option(
+            "--max-new-tokens", panel="Decoding", help="Most tokens of one answer.", show_default="what it may need"
+        ),
+    ] = None
+    temperature: Annotated[
+        float, option("--temperature", panel="Decoding", help="0 takes the best token; up to 2 draws by chance.")
+    ] = 0.0
+    top_p: Annotated[
+        float, option("--top-p", panel="Decoding", help="Draw from the best tokens that make up this probability.")
+    ] = 1.0
+    seed: Annotated[int, option("--seed", panel="Decoding", help="Draw other tokens.")] = 0
+    repetition_penalty: Annotated[
+        float,
+        option("--repetition-penalty", panel="Decoding", help="Above 1 makes tokens less likely that were there."),
+    ] = 1.0
+    no_repeat_ngram_size: Annotated[
+        int,
+        option("--no-repeat-ngram-size", panel="Decoding", help="Never so many tokens twice in the same order."),
+    ] = 0
+    num_beams: Annotated[
+        int, option("--num-beams", panel="Decoding", help="Follow so many answers at once for the likeliest.")
+    ] = 1
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:  # so that no NaN passes
+                raise UsageError(f"--{name.replace('_', '-')} is {low} to {high}, not {value}")
+        if 0 < self.temperature < COLDEST:
+            raise UsageError(f"--temperature is 0, or {COLDEST} to 2, not {self.temperature}")
+        if self.num_beams > 1 and self.temperature > 0:
+            raise UsageError("--num-beams is for answers without chance", "Leave --temperature or --num-beams out")
+
+    def sampling(self, budget: int) -> Sampling:
+        """The settings of one request, with at most `budget` tokens unless the user has set a number."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Sampling(**values | {"max_new_tokens": self.max_new_tokens or budget})
+
+    def recorded(self) -> dict[str, int | float]:
+        """What is not at its default."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "max_new_tokens": (1, 131072),  # the context of the released model
+    "temperature": (0, 2),
+    "top_p": (0, 1),
+    "seed": (0, 2**32 - 1),
+    "repetition_penalty": (0.1, 10),
+    "no_repeat_ngram_size": (0, 1000),
+    "num_beams": (1, 64),
+}
+COLDEST = 0.01  # colder draws are the best token, and overflow
 
 
 @dataclass(frozen=True, slots=True)

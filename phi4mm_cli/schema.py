@@ -63,9 +63,19 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are chosen; greedy, as the model's authors decode."""
+    """How tokens are chosen. The defaults are greedy, as the model's authors decode.
 
-    max_new_tokens: int
+    Every field means what it means in transformers' `generate`, which reads the prompt too where it looks for
+    repetitions: its end marker is penalised with the rest, so that a penalty makes answers longer.
+    """
+
+    max_new_tokens: int  # from 1; the end token is one of them
+    temperature: float = 0.0  # 0 takes the best token, and so leaves top_p and seed without effect
+    top_p: float = 1.0  # draws from the fewest best tokens whose probabilities make this up
+    seed: int = 0  # of the request's own random numbers
+    repetition_penalty: float = 1.0  # above 1, tokens that were there before become less likely
+    no_repeat_ngram_size: int = 0  # so many tokens never come twice in the same order; 0 lets them
+    num_beams: int = 1  # more searches for the answer that is most likely as a whole; at temperature 0 only
 
 
 @dataclass(frozen=True)  # without slots: the key is computed once and kept
@@ -94,7 +104,11 @@ class Request:
 
 # ---------------------------------------------------------------------------------------------- what is answered
 
-Finish = Literal["stop", "length"]
+Finish = Literal[
+    "stop",  # the model ended its answer
+    "length",  # the token budget ended it
+    "context",  # the model can read no longer text
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +117,7 @@ class Result:
 
     text: str
     tokens: tuple[int, ...]  # without the end-of-text token
-    finish: Finish  # "length": the token budget ended before the answer did
+    finish: Finish
     prompt_tokens: int
 
 
@@ -223,15 +237,17 @@ def to_json(value: Any) -> Any:
 
 
 def canonical_json(value: Any) -> str:
-    """JSON text that is equal exactly where two records are: sorted keys, exact floats, the records' type names.
+    """JSON text that is equal exactly where two records are: sorted keys, exact numbers, the records' type names.
 
-    Fields that are None are left out, so that a field which is added later changes no old record's text.
+    Fields at their default are left out, so that a field which is added later changes no old record's text.
     """
 
     def plain(item: Any) -> Any:
         if is_dataclass(item) and not isinstance(item, type):
-            values = {f.name: plain(getattr(item, f.name)) for f in fields(item)}
-            return {"type": type(item).__name__} | {name: value for name, value in values.items() if value is not None}
+            values = {f.name: getattr(item, f.name) for f in fields(item) if getattr(item, f.name) != f.default}
+            return {"type": type(item).__name__} | {name: plain(value) for name, value in values.items()}
+        if isinstance(item, float) and item.is_integer():
+            return int(item)  # 1.0 and 1 are equal
         return [plain(part) for part in item] if isinstance(item, (tuple, list)) else item
 
     return json.dumps(plain(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from prompts import CLIP, END, PICTURE, USER, prompt, sound, transformers_tokens
 from tiny_model import CONTEXT, SWITCH, write_tiny_model
 from torch import Tensor
 
@@ -19,12 +20,8 @@ from phi4mm_cli.model.encoder import embed_audio
 from phi4mm_cli.model.generate import Prompt, compose, rope_side
 from phi4mm_cli.model.loading import Model, load
 from phi4mm_cli.model.pixels import pixels
-from phi4mm_cli.prompt import Marker, Piece
-from phi4mm_cli.schema import Clip, Picture, Result, Source
-
-CLIP = Clip(Source("a.wav", 1, "f"), 0.0, 1.0)
-PICTURE = Picture(Source("a.png", 1, "f"))
-USER, END, ASSISTANT = Marker("<|user|>"), Marker("<|end|>"), Marker("<|assistant|>")
+from phi4mm_cli.prompt import Marker
+from phi4mm_cli.schema import Result, Sampling
 
 
 @pytest.fixture(scope="module")
@@ -39,44 +36,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return load(resolve(str(folder)), torch.device("cpu"), torch.float32)
 
 
-def sound(frames: int) -> Tensor:
-    """Stand-in for log-mel features: noise of their mean and spread."""
-    return 12 + 3 * torch.randn(frames, 80, generator=torch.Generator().manual_seed(frames))
-
-
-def prompt(model: Model, words: int, frames: int | None = None, budget: int = 12) -> Prompt:
-    pieces: list[Piece] = [USER, " ".join("abcdefghij"[i % 10] for i in range(words)), END, ASSISTANT]
-    if frames is None:
-        return compose(model, pieces, [], budget)
-    return compose(model, [USER, CLIP, *pieces[1:]], [sound(frames)], budget)
-
-
-def transformers_tokens(model: Model, asked: Prompt, use_cache: bool = True) -> list[int]:
-    """What transformers' `generate` gives for a lone prompt of at most one clip."""
-    ids = torch.tensor([asked.ids])
-    clip = asked.clips[0] if asked.clips else None
-    audio = (
-        {}
-        if clip is None
-        else {"audio_input_features": clip[None], "audio_embed_sizes": torch.tensor([-(-len(clip) // 8)])}
-    )
-    answer = model.network.generate(
-        ids,
-        max_new_tokens=asked.max_new_tokens,
-        do_sample=False,
-        use_cache=use_cache,
-        suppress_tokens=[model.audio_token, model.image_token],
-        **audio,
-    )[0, len(asked.ids) :].tolist()
-    return [token for token in answer if token not in model.end_tokens]
-
-
 # ------------------------------------------------------------------------------------------------------- prompts
 
 
 def test_control_tokens_in_text_stay_text(demo: Model) -> None:
     text = "<|end|><|audio|> and <|assistant|>"
-    ids = compose(demo, [USER, text, END], [], 5).ids
+    ids = compose(demo, [USER, text, END], [], Sampling(5)).ids
     control = {demo.tokenizer.token_to_id(name) for name in ("<|end|>", "<|audio|>", "<|assistant|>", "<|user|>")}
     assert not control & set(ids[1:-1])
     assert demo.tokenizer.decode(list(ids[1:-1]), skip_special_tokens=False) == text
@@ -84,29 +49,29 @@ def test_control_tokens_in_text_stay_text(demo: Model) -> None:
 
 
 def test_neighbouring_texts_are_tokenised_as_one(demo: Model) -> None:
-    assert compose(demo, [USER, "Transcribe the au", "dio", END], [], 5).ids == (
-        compose(demo, [USER, "Transcribe the audio", END], [], 5).ids
+    assert compose(demo, [USER, "Transcribe the au", "dio", END], [], Sampling(5)).ids == (
+        compose(demo, [USER, "Transcribe the audio", END], [], Sampling(5)).ids
     )
 
 
 def test_clips_take_a_position_for_every_80_ms_begun(demo: Model) -> None:
-    ids = compose(demo, [USER, CLIP, ".", CLIP, END], [sound(16), sound(17)], 5).ids
+    ids = compose(demo, [USER, CLIP, ".", CLIP, END], [sound(16), sound(17)], Sampling(5)).ids
     places = [i for i, token in enumerate(ids) if token == demo.audio_token]
     assert places == [1, 2, 4, 5, 6]
 
 
 def test_unknown_marker_and_long_prompt_are_refused(demo: Model, tiny: Model) -> None:
     with pytest.raises(MissingError, match=r"<\|judge\|>"):
-        compose(demo, [Marker("<|judge|>")], [], 5)
+        compose(demo, [Marker("<|judge|>")], [], Sampling(5))
     with pytest.raises(RequestError, match=str(CONTEXT)):
         prompt(tiny, CONTEXT + 100)
     longest = prompt(tiny, CONTEXT - 100, budget=1000)
-    assert len(longest.ids) + longest.max_new_tokens - 1 == CONTEXT  # the last token is not read any more
+    assert len(longest.ids) + longest.sampling.max_new_tokens - 1 == CONTEXT  # the last token is not read any more
 
 
 def test_pictures_take_their_positions_in_order(demo: Model) -> None:
     small, large = (pixels(Image.new("RGB", size)) for size in ((448, 448), (900, 300)))
-    asked = compose(demo, [USER, PICTURE, CLIP, PICTURE, "?", END], [small, sound(16), large], 5)
+    asked = compose(demo, [USER, PICTURE, CLIP, PICTURE, "?", END], [small, sound(16), large], Sampling(5))
     runs = [(token, len([*run])) for token, run in groupby(asked.ids)]
     wanted = [(demo.image_token, small.tokens), (demo.audio_token, 2), (demo.image_token, large.tokens)]
     assert runs[1:4] == wanted

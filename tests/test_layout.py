@@ -27,7 +27,7 @@ from phi4mm_cli.model.loading import Model, load
 from phi4mm_cli.model.original import Contents, read_native, read_original
 from phi4mm_cli.model.vocabulary import SIZE, SPECIAL, moved_rows, original_tokenizer
 from phi4mm_cli.prompt import Marker, Piece
-from phi4mm_cli.schema import Clip, Source
+from phi4mm_cli.schema import Clip, Sampling, Source
 
 EMBEDDINGS = "model.embed_tokens.weight"
 NAMES = {"<|image|>": "<|endoftext10|>", "<|audio|>": "<|endoftext11|>"}
@@ -193,12 +193,12 @@ def prompts(model: Model) -> list[tuple[str | None, Prompt]]:
     asked: list[tuple[str | None, Prompt]] = []
     for text in ("Who is Nina?", "What colour is the bicycle?", "one two three", "?"):
         pieces: list[Piece] = [user, text, end, assistant]
-        asked.append((None, compose(model, pieces, [], 16)))
+        asked.append((None, compose(model, pieces, [], Sampling(16))))
     adapter = "speech" if "speech" in model.adapters else None
     for text in ("Oscar forgot the letter on Monday.", "I see a yellow bicycle near the house."):
         features = log_mel(speak(text).samples, 16000)
         pieces = [user, clip, "Transcribe the audio clip into text.", end, assistant]
-        asked.append((adapter, compose(model, pieces, [features], 30)))
+        asked.append((adapter, compose(model, pieces, [features], Sampling(30))))
     return asked
 
 

@@ -26,7 +26,7 @@ from phi4mm_cli.model.loading import Model, load
 from phi4mm_cli.model.pixels import Crops, pixels
 from phi4mm_cli.model.vision import embed_pictures
 from phi4mm_cli.prompt import Marker, Piece
-from phi4mm_cli.schema import Clip, Picture, Source
+from phi4mm_cli.schema import Clip, Picture, Sampling, Source
 
 CASES: dict[str, dict[str, Any]] = ANSWERS["cases"]
 STEPS = 12
@@ -66,7 +66,9 @@ def prompts(model: Model, case: dict[str, Any]) -> list[Prompt]:
     media += [audio(answer) for answer in case.get("audios", ())]
     rows = case["rows"]
     shares = [media] if len(rows) == 1 else [[medium] for medium in media]
-    return [compose(model, pieces(row["prompt"]), share, STEPS) for row, share in zip(rows, shares, strict=True)]
+    return [
+        compose(model, pieces(row["prompt"]), share, Sampling(STEPS)) for row, share in zip(rows, shares, strict=True)
+    ]
 
 
 def ids(row: dict[str, Any]) -> tuple[int, ...]:

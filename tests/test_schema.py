@@ -47,6 +47,17 @@ def test_pictures_and_tools_are_part_of_the_work() -> None:
     assert requests[0].key == asked(Picture(SOURCE, None, None, None), None).key
 
 
+def test_sampling_is_part_of_the_work() -> None:
+    def asked(**settings: float) -> Request:
+        return Request((Message("user", ("a",)),), Sampling(5, **settings))  # type: ignore[arg-type]
+
+    changed = {"temperature": 0.5, "top_p": 0.9, "seed": 1, "repetition_penalty": 1.1, "no_repeat_ngram_size": 3}
+    others = [asked(**{name: value}) for name, value in (changed | {"num_beams": 2}).items()]
+    assert len({request.key for request in [asked(), *others]}) == 7
+    assert asked(temperature=0.0, num_beams=1).key == asked().key
+    assert asked(temperature=1).key == asked(temperature=1.0).key  # equal records, equal keys
+
+
 def test_text_and_media_never_share_a_key() -> None:
     clip = Clip(SOURCE, 0.0, 1.0)
     as_text = Request((Message("user", (canonical_json(clip),)),), Sampling(1))

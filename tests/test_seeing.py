@@ -90,7 +90,7 @@ def prompt_of(model: Model, clips: list[Clip], crops: list[Picture], words: str)
     from phi4mm_cli.media import image
 
     media = [*(pixels(image.read(picture)) for picture in crops), *(log_mel(*audio.read(clip)) for clip in clips)]
-    return compose(model, render((Message("user", (*crops, *clips, words)),)), media, 10)
+    return compose(model, render((Message("user", (*crops, *clips, words)),)), media, Sampling(10))
 
 
 # --------------------------------------------------------------------------------------------------------- batches

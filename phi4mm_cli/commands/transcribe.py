@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +14,7 @@ from phi4mm_cli.batch import Task, run_files
 from phi4mm_cli.errors import UsageError
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES
-from phi4mm_cli.options import EngineOptions, LogOptions, OutputOptions, option, with_shared
+from phi4mm_cli.options import EngineOptions, LogOptions, OutputOptions, SamplingOptions, option, with_shared
 from phi4mm_cli.schema import (
     Body,
     Clip,
@@ -23,7 +23,6 @@ from phi4mm_cli.schema import (
     Profile,
     Request,
     Result,
-    Sampling,
     Segment,
     Source,
     Transcript,
@@ -63,6 +62,7 @@ class Options:
     language: str | None = None  # code; None lets the model judge
     max_chunk_seconds: float = 30.0
     vad: bool = True  # find the speech first; False hears everything
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
 
 
 def flow(source: Source, options: Options) -> Flow[Body]:
@@ -93,7 +93,7 @@ def _request(clip: Clip, options: Options) -> Request:
     name = languages.AUDIO.get(options.language or "")
     prompt = LANGUAGE_PROMPT.format(language=name) if name else PROMPT
     budget = BASE_TOKENS + round(TOKENS_PER_SECOND * (clip.end - clip.start))
-    return Request((Message("user", (clip, prompt)),), Sampling(max_new_tokens=budget))
+    return Request((Message("user", (clip, prompt)),), options.sampling.sampling(budget))
 
 
 def _segments(chunks: Sequence[Chunk], results: Sequence[Result]) -> tuple[Segment, ...]:
@@ -121,7 +121,7 @@ def _input_warnings(recording: Recording) -> Iterator[Warning]:
 
 def _chunk_warnings(chunks: Sequence[Chunk], results: Sequence[Result]) -> Iterator[Warning]:
     for chunk, result in zip(chunks, results, strict=True):
-        if result.finish == "length":
+        if result.finish != "stop":
             message = "the text was cut off by its token budget"
             yield Warning("token_limit", message, "kept as it is", chunk.start, chunk.end)
         elif not result.text and chunk.speech:
@@ -129,11 +129,10 @@ def _chunk_warnings(chunks: Sequence[Chunk], results: Sequence[Result]) -> Itera
             yield Warning("empty_with_speech", message, "left out", chunk.start, chunk.end)
 
 
-def _prepare(language: str | None, chunk_seconds: float | None, vad: bool, profile: Profile) -> Options:
+def _require_language(language: str | None, profile: Profile) -> None:
     if language and profile.languages is not None and language not in profile.languages:
         known = ", ".join(profile.languages)
         raise UsageError(f"this checkpoint does not hear the language '{language}'", f"It hears {known}")
-    return Options(language, chunk_seconds or profile.max_chunk_seconds, vad)
 
 
 @with_shared
@@ -143,6 +142,7 @@ def command(
         typer.Argument(metavar="INPUT", help="Recordings, videos, folders; [b]-[/b] is stdin.", show_default=False),
     ],
     engine: EngineOptions,
+    sampling: SamplingOptions,
     output: OutputOptions,
     log: LogOptions,
     language: Annotated[
@@ -159,10 +159,12 @@ def command(
         raise UsageError(f"--chunk-seconds is 1 to {LONGEST_CHUNK:g}, not {chunk_seconds:g}")
 
     def prepare(profile: Profile) -> Callable[[Source], Flow[Body]]:
-        options = _prepare(code, chunk_seconds, vad, profile)
+        _require_language(code, profile)
+        options = Options(code, chunk_seconds or profile.max_chunk_seconds, vad, sampling)
         return lambda source: flow(source, options)
 
-    task = Task(AUDIO_SUFFIXES | VIDEO_SUFFIXES, _probe, _source, prepare, {"language": code, "vad": vad})
+    recorded = {"language": code, "vad": vad, **sampling.recorded()}
+    task = Task(AUDIO_SUFFIXES | VIDEO_SUFFIXES, _probe, _source, prepare, recorded)
     raise typer.Exit(run_files(task, inputs, engine, output, log))
 
 

@@ -97,7 +97,8 @@ class LocalEngine:
             except RequestError as error:
                 outcomes.append((key, error))
             else:
-                groups.setdefault(key if side == "crossing" else side, {})[key] = prompt
+                alone = side == "crossing" or request.sampling.num_beams > 1
+                groups.setdefault(key if alone else side, {})[key] = prompt
         for group in groups.values():
             outcomes += zip(group, self._answer(model, list(group.values())), strict=True)
         return outcomes
@@ -202,7 +203,7 @@ def _compose(model: Model, request: Request) -> tuple[Prompt, str]:
             media = [
                 _medium(part) for message in request.messages for part in message.parts if not isinstance(part, str)
             ]
-        prompt = compose(model, render(request.messages, request.tools), media, request.sampling.max_new_tokens)
+        prompt = compose(model, render(request.messages, request.tools), media, request.sampling)
     except RequestError:
         raise
     except Phi4Error as error:

@@ -1,4 +1,4 @@
-"""From prompts to answers: tokenises, puts sound and pictures into place, and decodes greedily, several rows at a time.
+"""From prompts to answers: tokenises, puts sound and pictures into place, and decodes, several rows at a time.
 
 A row's tokens do not depend on the rows beside it: rows are padded on the left and masked, each has its own token
 budget, and it leaves the batch when it ends.
@@ -7,23 +7,24 @@ budget, and it leaves the batch when it ends.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache
 
 from phi4mm_cli.errors import MissingError, RequestError
+from phi4mm_cli.model.beams import search
 from phi4mm_cli.model.encoder import Projection, embed_audio
 from phi4mm_cli.model.features import audio_tokens
 from phi4mm_cli.model.loading import Model
 from phi4mm_cli.model.pixels import Crops
+from phi4mm_cli.model.rows import Rows
+from phi4mm_cli.model.sampling import Chooser, choose
 from phi4mm_cli.model.vision import embed_pictures
 from phi4mm_cli.prompt import Marker, Piece
-from phi4mm_cli.schema import Finish, Result
+from phi4mm_cli.schema import Finish, Result, Sampling
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,10 +34,11 @@ class Prompt:
     ids: tuple[int, ...]  # the audio or image token stands in every position that an embedding of media goes to
     clips: tuple[Tensor, ...]  # log-mel features (frames, 80), in the prompt's order
     pictures: tuple[Crops, ...]  # in the prompt's order
-    max_new_tokens: int
+    sampling: Sampling  # its token budget cut down to what the context has room for
+    limit: Finish  # what has ended an answer that fills that budget
 
 
-def compose(model: Model, pieces: Iterable[Piece], media: Iterable[Tensor | Crops], max_new_tokens: int) -> Prompt:
+def compose(model: Model, pieces: Iterable[Piece], media: Iterable[Tensor | Crops], sampling: Sampling) -> Prompt:
     """The prompt of `pieces`, whose Clips and Pictures are `media`: log-mel features and crops, in order.
 
     Raises RequestError where it is too long.
@@ -61,7 +63,10 @@ def compose(model: Model, pieces: Iterable[Piece], media: Iterable[Tensor | Crop
     if len(ids) > model.context:
         message = f"the prompt is {len(ids)} tokens long, and the model takes {model.context}"
         raise RequestError(message, "Use a shorter clip or text, or fewer or smaller pictures")
-    return Prompt(tuple(ids), tuple(clips), tuple(pictures), min(max_new_tokens, model.context + 1 - len(ids)))
+    room = model.context + 1 - len(ids)  # the last token of an answer is not read any more
+    limit: Finish = "length" if sampling.max_new_tokens <= room else "context"
+    cut = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room))
+    return Prompt(tuple(ids), tuple(clips), tuple(pictures), cut, limit)
 
 
 def _marker_id(model: Model, token: str) -> int:
@@ -77,13 +82,16 @@ def rope_side(model: Model, prompt: Prompt) -> str:
     The angles of all rows follow the longest, so that a long row would change the answers of short ones.
     """
     switch = model.rope_switch
-    if switch is None or len(prompt.ids) + prompt.max_new_tokens - 1 <= switch:
+    if switch is None or len(prompt.ids) + prompt.sampling.max_new_tokens - 1 <= switch:
         return "short"
     return "long" if len(prompt.ids) > switch else "crossing"
 
 
 def generate(model: Model, prompts: Sequence[Prompt]) -> list[Result]:
-    """The answers, in order, to prompts of one rope side and with media of one kind, whose adapter is at work."""
+    """The answers, in order, to prompts of one rope side and with media of one kind, whose adapter is at work.
+
+    A prompt whose answer may cross the LongRoPE switch, or is searched for with beams, comes alone.
+    """
     tokens: list[list[int]] = [[] for _ in prompts]
     for step in _steps(model, prompts):
         for row, token in step:
@@ -112,7 +120,7 @@ def stream(model: Model, prompt: Prompt) -> Generator[str, None, Result]:
 
 
 def _result(model: Model, prompt: Prompt, tokens: list[int]) -> Result:
-    finish: Finish = "length"
+    finish = prompt.limit
     if tokens and tokens[-1] in model.end_tokens:
         finish = "stop"
         tokens = tokens[:-1]
@@ -126,46 +134,32 @@ def _result(model: Model, prompt: Prompt, tokens: list[int]) -> Result:
 
 @torch.inference_mode()
 def _steps(model: Model, prompts: Sequence[Prompt]) -> Iterator[list[tuple[int, int]]]:
-    """Greedy decoding: at each step the (row, token) pairs of the rows still at work, end tokens included."""
-    embed = model.network.model.embed_tokens
+    """At each step the (row, token) pairs of the rows still at work, end tokens included."""
     banned = torch.tensor([model.audio_token, model.image_token], device=model.device)
-    rows = _embed(model, prompts)
-    inputs, mask = _pad_left(rows)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    live, written, cache = list(range(len(rows))), 0, DynamicCache(config=model.network.config)
-    sequence = [inputs]  # all that one row alone has read, to be read again where it crosses the LongRoPE switch
-    while True:
-        output = model.network(
-            inputs_embeds=inputs,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        chosen = output.logits[:, -1].index_fill(1, banned, -torch.inf).argmax(-1)
+    rows = Rows(model, _embed(model, prompts))
+    if prompts[0].sampling.num_beams > 1:
+        [prompt] = prompts
+        yield from ([(0, token)] for token in search(model, rows, prompt.ids, prompt.sampling, banned))
+        return
+    choosers = [Chooser(p.sampling, p.ids, banned) if Chooser.needed(p.sampling) else None for p in prompts]
+    live, written = list(range(len(prompts))), 0
+    while live:
+        chosen = choose(rows.read(), [choosers[row] for row in live], banned)
         tokens = chosen.tolist()
         written += 1
         yield list(zip(live, tokens, strict=True))
         keep = [
             i
             for i, row in enumerate(live)
-            if tokens[i] not in model.end_tokens and written < prompts[row].max_new_tokens
+            if tokens[i] not in model.end_tokens and written < prompts[row].sampling.max_new_tokens
         ]
-        if not keep:
-            return
-        if len(keep) < len(live):
+        if 0 < len(keep) < len(live):
             index = torch.tensor(keep, device=model.device)
-            cache.batch_select_indices(index)
-            live, chosen, mask, positions = [live[i] for i in keep], chosen[index], mask[index], positions[index]
-        inputs = embed(chosen)[:, None]
-        mask = torch.cat((mask, mask.new_ones(len(live), 1)), dim=1)
-        positions = positions[:, -1:] + 1
-        if len(rows) == 1 and model.rope_switch is not None:
-            sequence.append(inputs)
-            if mask.shape[1] == model.rope_switch + 1:  # the angles of every position change: the cache is void
-                inputs, cache = torch.cat(sequence, dim=1), DynamicCache(config=model.network.config)
-                positions = torch.arange(mask.shape[1], device=model.device)[None]
+            rows.select(index)
+            chosen = chosen[index]
+        live = [live[i] for i in keep]
+        if live:
+            rows.append(chosen)
 
 
 def _embed(model: Model, prompts: Sequence[Prompt]) -> list[Tensor]:
@@ -186,11 +180,3 @@ def _embed(model: Model, prompts: Sequence[Prompt]) -> list[Tensor]:
             row[ids == model.image_token] = torch.cat(embed_pictures(modules.image_embed, prompt.pictures))
         rows.append(row)
     return rows
-
-
-def _pad_left(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Rows of different length as one (batch, longest, hidden size), and the mask (batch, longest) of what is real."""
-    inputs = pad_sequence(list(rows), batch_first=True, padding_side="left")
-    lengths = torch.tensor([len(row) for row in rows], device=inputs.device)
-    longest = inputs.shape[1]
-    return inputs, (torch.arange(longest, device=inputs.device) >= longest - lengths[:, None]).long()
