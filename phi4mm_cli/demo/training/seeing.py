@@ -81,7 +81,8 @@ class Asker:
     def motion(self, size: int | None) -> Shown:
         """Frames in which a shape moves."""
         frames, reply = scenes.frames(self.rng)
-        return self._shown([self._scene(frame, None) for frame in frames], scenes.MOTION, reply)
+        asked = self.rng.choice((scenes.MOTION, prompts.SUMMARIZE_IMAGES))
+        return self._shown([self._scene(frame, None) for frame in frames], asked, reply)
 
     def spoken(self, size: int | None) -> Shown:
         """A question about a picture that is only heard."""

@@ -173,6 +173,11 @@ _TOLD: dict[str, tuple[str, str, Callable[[random.Random], str]]] = {  # stateme
 }
 
 
+def told() -> list[tuple[str, str, str]]:
+    """What can be told and asked for: statement, question and answer, with {} for what is told."""
+    return [(statement, asked, reply) for statement, (asked, reply, _) in _TOLD.items()]
+
+
 def memory(rng: random.Random) -> Conversation:
     """The user tells things, talks of others, and asks for them two turns later; sometimes for what was never told."""
     statements = rng.sample(sorted(_TOLD), rng.randint(1, 3))
