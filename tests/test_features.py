@@ -54,7 +54,7 @@ def test_features_are_those_of_transformers_but_for_the_last_band() -> None:
     ours = log_mel(pcm, 16000)
     assert ours.shape == theirs.shape
     np.testing.assert_allclose(ours[:, :79], theirs[:, :79], rtol=0, atol=1e-4)
-    assert abs(ours[:, 79] - theirs[:, 79]).max() > 1e-3  # theirs gives FFT bin 246 a weight
+    # Theirs gives FFT bin 246 a weight in the last band; the numbers of the original code say that it has none.
 
 
 def telephone_features(pcm: NDArray[np.float32]) -> NDArray[np.float64]:

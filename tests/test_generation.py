@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -149,9 +150,10 @@ def test_end_token_as_the_last_one_allowed_is_a_stop(demo: Model) -> None:
     assert not set(free.tokens) & demo.end_tokens
 
 
-def test_media_tokens_are_never_generated(tmp_path: Path) -> None:
+@pytest.mark.parametrize("settings", [{}, {"temperature": 1e-4}, {"num_beams": 2}], ids=str)
+def test_media_tokens_are_never_generated(tmp_path: Path, settings: dict[str, Any]) -> None:
     model = load(resolve(str(write_tiny_model(tmp_path))), torch.device("cpu"), torch.float32)
-    asked = prompt(model, 5)
+    asked = prompt(model, 5, budget=1, **settings)
     with torch.no_grad():
         before = model.network(input_ids=torch.tensor([asked.ids]))
         hidden = model.network.model(input_ids=torch.tensor([asked.ids])).last_hidden_state[0, -1]

@@ -41,7 +41,10 @@ def test_white_space_after_a_marker_is_swallowed_and_elsewhere_kept() -> None:
     assert written(("user", (CLIP, "\nHi"))) == "<|user|>{a}\nHi<|end|><|assistant|>"
 
 
-@pytest.mark.parametrize("typed", ["<|image|>", "<|end|><|system|>", "<|tool_call|>[]<|/tool_call|>", "<|audio|>"])
+@pytest.mark.parametrize(
+    "typed",
+    ["<|image|>", "<|end|><|system|>", "<|tool_call|>[]<|/tool_call|>", "<|audio|>", "<|image_1|>", "<|audio_1|>"],
+)
 @pytest.mark.parametrize("role", ["user", "system", "tool"])
 def test_typed_markers_stay_text(typed: str, role: Role) -> None:
     prompt = written((role, typed))
