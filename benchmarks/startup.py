@@ -34,7 +34,7 @@ def greet(name: str, loud: bool = False) -> None:
 
 app()
 '''
-COMMANDS = ("transcribe", "sample", "schema")
+COMMANDS = ("transcribe", "models", "sample", "schema")
 
 
 def seconds(command: list[str]) -> float:

@@ -14,7 +14,7 @@ from phi4mm_cli.errors import ExitCode, InputError, UsageError
 from phi4mm_cli.files import Input
 from phi4mm_cli.flow import Flow, Job, Outcome, run
 from phi4mm_cli.options import EngineOptions, LogOptions, OutputOptions
-from phi4mm_cli.report import Report, display
+from phi4mm_cli.report import Loading, Report, display
 from phi4mm_cli.schema import Body, Document, Profile, Source, Timings
 
 STDOUT = Path("-")
@@ -47,7 +47,7 @@ def run_files(
     What can be known is checked before the model is loaded. Raises UsageError and MissingError for what stops the run
     as a whole; what stops one input is reported, and the others go on.
     """
-    rows = engine.rows()
+    rows, adapters, loading = engine.rows(), engine.adapters(), Loading(log)
     inputs, empty = files.find(paths, task.suffixes, output.name)
     plan = _plan(paths, output)
     if plan.folder is not None:
@@ -60,7 +60,16 @@ def run_files(
         if lengths:
             stdout = stack.enter_context(console.results())
             opened = stack.enter_context(
-                open_engine(engine.engine, engine.model, engine.revision, engine.device, engine.dtype, rows)
+                open_engine(
+                    engine.engine,
+                    engine.model,
+                    engine.revision,
+                    engine.device,
+                    engine.dtype,
+                    rows,
+                    adapters,
+                    loading,
+                )
             )
             if opened.profile.notice and not log.quiet:
                 console.say(opened.profile.notice)
@@ -68,6 +77,7 @@ def run_files(
             owners = {str(file.path): file for file in lengths}  # labels need not be unique: names may not be UTF-8
             named = {str(file.path): length for file, length in lengths.items()}
             with display(named, next(iter(lengths)).label, log.quiet) as bar:
+                loading.bar = bar
                 flow = task.prepare(opened.profile)
                 jobs = (Job(name, lambda file=file: flow(task.source(file.path))) for name, file in owners.items())  # type: ignore[misc]
                 for outcome in run(jobs, opened, on_result=bar.advance):

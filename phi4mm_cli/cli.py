@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from phi4mm_cli import __version__, config
-from phi4mm_cli.commands import sample, schema, transcribe
+from phi4mm_cli.commands import models, sample, schema, transcribe
 
 app = typer.Typer(
     name="phi4mm",
@@ -17,6 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("transcribe", epilog=transcribe.EXAMPLES)(transcribe.command)
+app.add_typer(models.app, name="models")
 app.command("sample")(sample.command)
 app.command("schema")(schema.command)
 

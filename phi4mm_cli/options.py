@@ -18,10 +18,11 @@ import typer
 
 from phi4mm_cli.errors import UsageError
 from phi4mm_cli.model.checkpoint import DEFAULT_MODEL
+from phi4mm_cli.model.layout import ADAPTERS
 from phi4mm_cli.schema import Sampling
 
 # Options that a project's own file may not set: a cloned folder must not redirect recordings or choose what is run.
-PERSONAL = frozenset({"model", "revision", "engine"})
+PERSONAL = frozenset({"model", "revision", "adapter", "engine"})
 
 
 class EngineName(StrEnum):
@@ -67,6 +68,15 @@ class EngineOptions:
     revision: Annotated[str | None, option("--revision", panel="Model", help="Branch, tag or commit on the Hub.")] = (
         None
     )
+    adapter: Annotated[
+        list[str] | None,
+        option(
+            "--adapter",
+            panel="Model",
+            metavar="NAME=PATH",
+            help="A folder with another [b]speech[/b] or [b]vision[/b] adapter; may be given for both.",
+        ),
+    ] = None
     engine: Annotated[
         EngineName, option("--engine", panel="Model", help="[b]local[/b] runs the model here; [b]echo[/b] needs none.")
     ] = EngineName.LOCAL
@@ -75,6 +85,18 @@ class EngineOptions:
     batch_size: Annotated[
         str, option("--batch-size", panel="Model", help="Clips that go through the model at once, or [b]auto[/b].")
     ] = "auto"
+
+    def adapters(self) -> tuple[tuple[str, Path], ...]:
+        """The adapters asked for, by name. Raises UsageError."""
+        found: dict[str, Path] = {}
+        for asked in self.adapter or ():
+            name, separator, path = asked.partition("=")
+            if name not in ADAPTERS or not separator or not path:
+                raise UsageError(f"--adapter takes speech=PATH or vision=PATH, not '{asked}'")
+            if name in found:
+                raise UsageError(f"--adapter {name}= is given twice", "Leave one out")
+            found[name] = Path(path).expanduser()
+        return tuple(sorted(found.items()))
 
     def rows(self) -> int | None:
         """The batch size, None for `auto`. Raises UsageError."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,10 @@ from phi4mm_cli.schema import Document, Request, Result
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+
+# Off a terminal loading is silent for so long, and then there is a line every so often.
+SILENT_SECONDS, LINE_SECONDS = 20.0, 60.0
 
 
 class Report:
@@ -65,6 +69,36 @@ class Report:
         return ExitCode.QUALITY if self._strict and self._warnings else ExitCode.OK
 
 
+class Loading:
+    """Says how far the loading of the model is: a bar of bytes on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, log: LogOptions) -> None:
+        self._log = log
+        self._began: float | None = None
+        self._next_line = SILENT_SECONDS
+        self.bar: Display | None = None
+
+    def note(self, message: str) -> None:
+        """Something that is worth a line."""
+        if not self._log.quiet:
+            console.say(message)
+
+    def loaded(self, done: int, total: int) -> None:
+        """So many bytes have been read."""
+        now = time.monotonic()
+        self._began = self._began if self._began is not None else now
+        seconds = max(now - self._began, 1e-3)
+        state = f"{done / 1e9:.1f} of {total / 1e9:.1f} GB, {done / 1e6 / seconds:.0f} MB/s"
+        if self.bar is not None:
+            self.bar.loading(done, total, state)
+        if done == total:
+            if self._log.verbose:
+                console.say(f"loaded the model in {seconds:.1f} s: {state}")
+        elif seconds >= self._next_line and not self._log.quiet and not console.on_terminal():
+            self._next_line = seconds + LINE_SECONDS
+            console.say(f"loading the model: {state}")
+
+
 class Display:
     """A progress bar over all inputs, in seconds of media; silent off a terminal."""
 
@@ -77,8 +111,18 @@ class Display:
         self._began = time.monotonic()
         if progress is not None:
             known = all(length is not None for length in lengths.values())
-            total = sum(length or 0.0 for length in lengths.values()) if known else None
-            self._bar = progress.add_task(self._title(), total=total, state="loading the model")
+            self._total = sum(length or 0.0 for length in lengths.values()) if known else None
+            self._bar = progress.add_task(self._title(), total=self._total, state="starting")
+
+    def loading(self, done: int, total: int, state: str) -> None:
+        """So many bytes of the model are in memory; until all are, the bar is theirs."""
+        if self._progress is None:
+            return
+        if done < total:
+            self._progress.update(self._bar, description="loading the model", total=total, completed=done, state=state)
+        else:
+            self._began = time.monotonic()
+            self._progress.reset(self._bar, description=self._title(), total=self._total, state="starting")
 
     def advance(self, job: Job[Any], request: Request, result: Result) -> None:
         """A request of `job` has been answered."""
@@ -118,6 +162,19 @@ def display(lengths: Mapping[str, float | None], first: str, quiet: bool) -> Ite
         return
     with console.progress() as progress:
         yield Display(progress, lengths, first)
+
+
+@contextmanager
+def bytes_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """What is to be told how many bytes of how many are done: a bar on a terminal, nothing elsewhere."""
+    if not console.on_terminal():
+        yield lambda done, total: None
+        return
+    with console.progress() as progress:
+        bar = progress.add_task(title, total=None, state="")
+        yield lambda done, total: progress.update(
+            bar, total=total, completed=done, state=f"{done / 1e9:.1f} of {total / 1e9:.1f} GB"
+        )
 
 
 def _minutes(seconds: float) -> str:

@@ -130,6 +130,7 @@ class ModelInfo:
     engine: str
     device: str | None = None
     dtype: str | None = None
+    adapters: Mapping[str, str] | None = None  # folders, by name, of those that are not the model's own
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,8 +48,8 @@ NORM = "model.norm.weight"
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda weights: weights.pop(NORM), "1 weights are missing, such as model.norm.weight"),
-        (lambda weights: weights.update(more=torch.ones(2)), "1 weights are unexpected, such as more"),
+        (lambda weights: weights.pop(NORM), "model are missing, such as model.norm.weight"),
+        (lambda weights: weights.update(more=torch.ones(2)), "model are unexpected, such as more"),
         (lambda weights: weights.update({NORM: torch.ones(7)}), NORM),
     ],
 )
@@ -73,6 +73,7 @@ def test_damaged_weights_are_refused(folder: Path) -> None:
 def test_loading_says_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write_adapter(folder)
     write_adapter(folder, name="vision")
+    capfd.readouterr()
     opened(folder)
     assert capfd.readouterr() == ("", "")
 

@@ -178,7 +178,7 @@ def test_a_model_that_cannot_be_loaded_stops_the_run(tmp_path: Path) -> None:
     broken = Checkpoint(tmp_path, "broken", None, None, resolve("demo").profile)
     with LocalEngine(broken, device="cpu") as engine:
         engine.submit(request("a"))
-        with pytest.raises(MissingError, match="broken"):
+        with pytest.raises(MissingError, match=r"no config\.json"):
             engine.poll()
 
 
@@ -234,7 +234,7 @@ with LocalEngine(resolve("demo"), device="cpu", batch_size=1) as engine:
     [failed] = answers(engine, [large], 20).values()
     print(isinstance(failed, MemoryExhaustedError), failed)
     engine._batch_size = 8
-    print(answers(engine, requests, 40) == alone, engine.room() // 4)
+    print(answers(engine, requests, 100) == alone, engine.room() // 4)
 """
 
 

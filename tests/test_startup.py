@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from phi4mm_cli.cli import app
+from phi4mm_cli.commands import models
 
 HEAVY = {"torch", "transformers", "numpy", "librosa", "av", "PIL", "soundfile", "soxr", "silero_vad", "onnxruntime"}
 PROBE = """
@@ -19,7 +20,8 @@ try:
 finally:
     print(json.dumps(sorted(name for name in sys.modules if "." not in name)), file=sys.stderr)
 """
-COMMANDS = [str(command.name) for command in app.registered_commands]
+COMMANDS = [[str(command.name)] for command in app.registered_commands]
+COMMANDS += [["models"], *(["models", str(command.name)] for command in models.app.registered_commands)]
 
 
 def loaded(*arguments: str, cwd: Path) -> tuple[set[str], str]:
@@ -29,7 +31,7 @@ def loaded(*arguments: str, cwd: Path) -> tuple[set[str], str]:
     return set(json.loads(run.stderr.splitlines()[-1])), run.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([*name, "--help"] for name in COMMANDS)])
 def test_help_loads_no_heavy_module(arguments: list[str], tmp_path: Path) -> None:
     modules, stdout = loaded(*arguments, cwd=tmp_path)
     assert stdout

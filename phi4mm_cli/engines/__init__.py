@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from phi4mm_cli.errors import RequestError
+from phi4mm_cli.model.checkpoint import Adapters
 from phi4mm_cli.schema import ModelInfo, Profile, Request, Result
 
 
@@ -52,10 +53,40 @@ class Engine(Protocol):
     ) -> None: ...
 
 
+class Listener(Protocol):
+    """Hears what an engine does before its first answer."""
+
+    def loaded(self, done: int, total: int) -> None:
+        """So many of the bytes of the model's files have been read. Called often."""
+
+    def note(self, message: str) -> None:
+        """Something that its user should know."""
+
+
+class Silence:
+    """Tells nobody."""
+
+    def loaded(self, done: int, total: int) -> None:
+        """Nothing."""
+
+    def note(self, message: str) -> None:
+        """Nothing."""
+
+
 def open_engine(
-    name: str, model: str, revision: str | None, device: str, dtype: str, batch_size: int | None
+    name: str,
+    model: str,
+    revision: str | None,
+    device: str,
+    dtype: str,
+    batch_size: int | None,
+    adapters: Adapters = (),
+    listener: Listener | None = None,
 ) -> AbstractContextManager[Engine]:
-    """The engine called `name`, not yet loaded. Raises MissingError where its model cannot be had."""
+    """The engine called `name`, not yet loaded. Raises MissingError where its model cannot be had.
+
+    `adapters` are names and folders of those that take the place of the checkpoint's own, or are added to them.
+    """
     if name == "echo":
         from phi4mm_cli.engines.echo import EchoEngine
 
@@ -63,4 +94,4 @@ def open_engine(
     from phi4mm_cli.engines.local import LocalEngine
     from phi4mm_cli.model.checkpoint import resolve
 
-    return LocalEngine(resolve(model, revision), device, dtype, batch_size)
+    return LocalEngine(resolve(model, revision, adapters), device, dtype, batch_size, listener or Silence())

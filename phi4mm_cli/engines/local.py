@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
+from phi4mm_cli.engines import Listener, Silence
 from phi4mm_cli.errors import InputError, MemoryExhaustedError, Phi4Error, RequestError, UsageError
 from phi4mm_cli.model.checkpoint import Checkpoint
 from phi4mm_cli.prompt import render
@@ -39,12 +40,18 @@ class LocalEngine:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, device: str = "auto", dtype: str = "auto", batch_size: int | None = None
+        self,
+        checkpoint: Checkpoint,
+        device: str = "auto",
+        dtype: str = "auto",
+        batch_size: int | None = None,
+        listener: Listener = Silence(),  # noqa: B008 - it has no state
     ) -> None:
         if checkpoint.dtype is not None and dtype not in ("auto", checkpoint.dtype):
             raise UsageError(f"{checkpoint.name} runs in {checkpoint.dtype} only", "Leave --dtype out")
         self._checkpoint, self._device, self._dtype = checkpoint, device, dtype
         self._batch_size = batch_size
+        self._listener = listener
         self._queue: dict[str, Request] = {}  # by key, oldest first
         self._tokens: dict[str, float] = {}  # about how many, of those that have been looked at
         self._model: Model | None = None
@@ -59,6 +66,7 @@ class LocalEngine:
             engine="local",
             device=str(model.device) if model else None,
             dtype=str(model.network.dtype).removeprefix("torch.") if model else None,
+            adapters={name: str(path) for name, path in own.adapters} or None,
         )
 
     @property
@@ -125,16 +133,25 @@ class LocalEngine:
 
     def _loaded(self) -> Model:
         if self._model is None:
-            from phi4mm_cli.model.loading import load
-            from phi4mm_cli.model.precision import choose_device, choose_dtype
-
-            device = choose_device(self._device)
-            dtype = choose_dtype(self._dtype, self._checkpoint, device)
-            with _within_memory(f"the model {self._checkpoint.name}"):
-                self._model = load(self._checkpoint, device, dtype)
-            if self._batch_size is None and device.type == "cuda":
-                self._batch_size = _rows_that_fit(self._model, self.profile.max_chunk_seconds)
+            self._model = self._load()
         return self._model
+
+    def _load(self) -> Model:
+        from phi4mm_cli.model import memory
+        from phi4mm_cli.model.loading import assemble, open_contents
+        from phi4mm_cli.model.precision import choose_device, choose_dtype
+
+        own, device = self._checkpoint, choose_device(self._device)
+        contents = open_contents(own)
+        dtype = choose_dtype(self._dtype, own, device, lambda dtype: memory.fits(contents, device, dtype))
+        if self._dtype == "auto" and (why := memory.why_smaller(contents, device, dtype)):
+            self._listener.note(f"the model {own.name} {why}")
+        with _within_memory(f"the model {own.name}"):
+            model = assemble(own, contents, device, dtype, self._listener.loaded)
+        if self._batch_size is None and device.type == "cuda":
+            rows = memory.rows_that_fit(contents, device, dtype, self.profile.max_chunk_seconds)
+            self._batch_size = max(1, min(MOST_GPU_ROWS, rows))
+        return model
 
     def _next_batch(self) -> list[str]:
         """Keys of the oldest request and of those of its kind that are nearest to it in length."""
@@ -252,21 +269,9 @@ def _within_memory(what: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        signs = ("out of memory", "can't allocate memory", "ALLOC_FAILED")  # only CUDA has a class for it
+        # Only CUDA has a class for it; the last is what oneDNN says.
+        signs = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "could not create a primitive")
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in signs):
             raise
         advice = "Use shorter clips or smaller pictures, a smaller --dtype, or --device cpu"
         raise MemoryExhaustedError(f"{what} does not fit into memory", advice) from error
-
-
-def _rows_that_fit(model: Model, seconds: float) -> int:
-    """How many clips of `seconds` fit into the GPU's free memory: the KV cache, and the first convolution's maps."""
-    import torch
-
-    config: Any = model.network.config
-    free = torch.cuda.mem_get_info(model.device)[0]
-    head = config.hidden_size // config.num_attention_heads
-    cache = 2 * config.num_hidden_layers * config.num_key_value_heads * head * (12.5 * seconds + 512)
-    maps = 3 * config.audio_config.nemo_conv_channels * (100 * seconds / 2) * (80 / 2)
-    rows = 0.7 * free / (model.network.dtype.itemsize * (cache + maps))
-    return max(1, min(MOST_GPU_ROWS, int(rows)))

@@ -5,23 +5,34 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor
 
 from phi4mm_cli.errors import Phi4Error, UsageError
 from phi4mm_cli.model import vocabulary
-from phi4mm_cli.model.adapters import PEFT_PREFIX, TARGETS
+from phi4mm_cli.model.adapters import TARGETS
 from phi4mm_cli.model.configs import LoraSettings, original_config
-from phi4mm_cli.model.layout import original_name
-from phi4mm_cli.model.original import Contents, Lazy, read_json, read_native, read_original, read_text
+from phi4mm_cli.model.folder import in_gb, read_json, read_text
+from phi4mm_cli.model.layout import EMBEDDINGS, original_name
+from phi4mm_cli.model.original import Contents, read_native, read_original
+from phi4mm_cli.model.tensors import Lazy, Made
 
 SHARD_BYTES = 2 << 30  # what a conversion holds in memory at a time
-EMBEDDINGS = "model.embed_tokens.weight"
+
+OnWrite = Callable[[int, int], None]
+
+
+def _unheard(done: int, total: int) -> None:
+    """Nobody listens."""
+
+
+PEFT_PREFIX = "base_model.model."
 
 # As released, byte for byte but for the order.
 GENERATION = {
@@ -66,16 +77,19 @@ NATIVE_FILES: dict[str, Any] = {
 }
 
 
-def write_native(source: Path, target: Path, shard_bytes: int = SHARD_BYTES) -> None:
+def write_native(source: Path, target: Path, shard_bytes: int = SHARD_BYTES, on_bytes: OnWrite = _unheard) -> None:
     """Convert the folder `source` of the original layout into a new folder `target` of the native one.
 
-    Raises MissingError where `source` cannot be used, UsageError where `target` exists.
+    `on_bytes` hears how many bytes of how many are done. Raises MissingError where `source` cannot be used, UsageError
+    where `target` exists, Phi4Error where it cannot be written.
     """
     with _new_folder(target) as folder:
         contents = read_original(source)
-        _save(contents.weights(), folder, shard_bytes)
+        count = _Count(sum(tensor.size for tensor in contents.tensors.values()), on_bytes)
+        count.require_room(folder, target)
+        _save(contents.weights(), folder, shard_bytes, count)
         for name, settings in contents.adapters.items():
-            _save_adapter(contents.weights(name), folder / f"{name}-lora", settings, native=True)
+            _save_adapter(contents.weights(name), folder / f"{name}-lora", settings, True, count)
         tokenizer = read_text(source / "tokenizer.json")
         (folder / "tokenizer.json").write_text(vocabulary.native_tokenizer(tokenizer), encoding="utf-8")
         files = {"config.json": contents.config, "tokenizer_config.json": vocabulary.tokenizer_config(native=True)}
@@ -84,22 +98,27 @@ def write_native(source: Path, target: Path, shard_bytes: int = SHARD_BYTES) -> 
         _copy_own(source, folder)
 
 
-def write_original(source: Path, target: Path, shard_bytes: int = SHARD_BYTES) -> None:
+def write_original(source: Path, target: Path, shard_bytes: int = SHARD_BYTES, on_bytes: OnWrite = _unheard) -> None:
     """Convert the folder `source` of the native layout into a new folder `target` of the original one.
 
     Special tokens get the released model's ids, and the vocabulary its 200064 rows; answers stay the same, up to the
     new numbers. Not written: the original's Python files, and the vocab.json and merges.txt of slow tokenizers. Raises
-    MissingError where `source` cannot be used, UsageError where `target` exists.
+    as `write_native` does.
     """
     with _new_folder(target) as folder:
         contents = read_native(source)
         tokenizer, moved = vocabulary.original_tokenizer(read_text(source / "tokenizer.json"))
-        tensors = {original_name(name, adapter): lazy for (adapter, name), lazy in contents.tensors.items()}
+        tensors: dict[str, Lazy] = {
+            original_name(name, adapter): lazy for (adapter, name), lazy in contents.tensors.items()
+        }
         tensors[EMBEDDINGS] = _released_rows(contents, moved)
-        _save(tensors, folder, shard_bytes)
+        again = [tensor for name in contents.adapters for tensor in contents.weights(name).values()]
+        count = _Count(sum(tensor.size for tensor in (*tensors.values(), *again)), on_bytes)
+        count.require_room(folder, target)
+        _save(tensors, folder, shard_bytes, count)
         for name, settings in contents.adapters.items():
             weights = {PEFT_PREFIX + key: tensor for key, tensor in contents.weights(name).items()}
-            _save_adapter(weights, folder / f"{name}-lora", settings, native=False)
+            _save_adapter(weights, folder / f"{name}-lora", settings, False, count)
         (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
         config = original_config(contents.config, contents.adapters)
         files = {"config.json": config | {"vocab_size": vocabulary.SIZE}}
@@ -107,6 +126,29 @@ def write_original(source: Path, target: Path, shard_bytes: int = SHARD_BYTES) -
         files["generation_config.json"] = _generation(source, moved)
         _write_json(folder, files | ORIGINAL_FILES)
         _copy_own(source, folder)
+
+
+class _Count:
+    """Of the bytes that a conversion writes."""
+
+    def __init__(self, total: int, on_bytes: OnWrite) -> None:
+        self._done, self._total, self._on_bytes = 0, total, on_bytes
+
+    def require_room(self, folder: Path, target: Path) -> None:
+        """Raise Phi4Error unless the disk has room for all of them."""
+        free = shutil.disk_usage(folder).free
+        if self._total > free:
+            message = f"{target} needs {in_gb(self._total)}, and its disk has {in_gb(free)} free"
+            raise Phi4Error(message, "Make room there, or give a folder on another disk")
+
+    def read(self, tensors: Mapping[str, Lazy]) -> dict[str, Tensor]:
+        """The tensors, which are written next."""
+        found = {}
+        for name, tensor in tensors.items():
+            found[name] = tensor.read()
+            self._done += tensor.size
+            self._on_bytes(self._done, self._total)
+        return found
 
 
 @contextmanager
@@ -132,10 +174,10 @@ def _released_rows(contents: Contents, moved: Mapping[int, int]) -> Lazy:
         return own
     media = (contents.config["audio_config"]["audio_token_id"], contents.config["vision_config"]["image_token_id"])
     shape = (vocabulary.SIZE, own.shape[1])
-    return Lazy(shape, own.dtype, lambda: vocabulary.moved_rows(own.read(), moved, media))
+    return Made(shape, own.dtype, lambda: vocabulary.moved_rows(own.read(), moved, media))
 
 
-def _save(tensors: Mapping[str, Lazy], folder: Path, shard_bytes: int) -> None:
+def _save(tensors: Mapping[str, Lazy], folder: Path, shard_bytes: int, count: _Count) -> None:
     """Write tensors as safetensors files of at most `shard_bytes` each, or of one tensor; an index where several."""
     shards: list[dict[str, Lazy]] = [{}]
     for name, tensor in tensors.items():
@@ -145,7 +187,7 @@ def _save(tensors: Mapping[str, Lazy], folder: Path, shard_bytes: int) -> None:
     places: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         file = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file({name: tensor.read() for name, tensor in shard.items()}, folder / file, metadata={"format": "pt"})
+        save_file(count.read(shard), folder / file, metadata={"format": "pt"})
         places |= dict.fromkeys(shard, file)
     if len(shards) > 1:
         total = sum(tensor.size for tensor in tensors.values())
@@ -153,10 +195,11 @@ def _save(tensors: Mapping[str, Lazy], folder: Path, shard_bytes: int) -> None:
         _write_json(folder, {"model.safetensors.index.json": index})
 
 
-def _save_adapter(weights: Mapping[str, Lazy], folder: Path, settings: LoraSettings, native: bool) -> None:
+def _save_adapter(
+    weights: Mapping[str, Lazy], folder: Path, settings: LoraSettings, native: bool, count: _Count
+) -> None:
     folder.mkdir()
-    tensors = {name: tensor.read() for name, tensor in weights.items()}
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(count.read(weights), folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = {
         "base_model_name_or_path": "TBA",
         "bias": "none",

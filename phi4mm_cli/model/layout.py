@@ -14,6 +14,8 @@ from phi4mm_cli.errors import MissingError
 
 ADAPTERS = ("speech", "vision")
 
+EMBEDDINGS = "model.embed_tokens.weight"
+
 # Parts of names: where they stand, in the original layout, in the native one. All other names are the same in both.
 AUDIO, IMAGE = "model.embed_tokens_extend.audio_embed.", "model.embed_tokens_extend.image_embed."
 LORA_TARGETS = tuple(

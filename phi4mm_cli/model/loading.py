@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import transformers
-from safetensors import SafetensorError
+from accelerate import init_empty_weights
 from tokenizers import Tokenizer
+from torch import Tensor, nn
 from transformers import Phi4MultimodalForCausalLM
 
 from phi4mm_cli.errors import MissingError
 from phi4mm_cli.model.checkpoint import Checkpoint
+from phi4mm_cli.model.folder import AGAIN, in_a_line, read_json, read_text
+from phi4mm_cli.model.layout import EMBEDDINGS
+from phi4mm_cli.model.memory import require
+from phi4mm_cli.model.original import OUTPUT, Contents, Place, full_config, read
 from phi4mm_cli.model.precision import choose_attention
 from phi4mm_cli.prompt import TOOL_CALL, TOOL_CALL_END
 
-ADAPTERS = ("speech", "vision")
+OnLoad = Callable[[int, int], None]
 
 SEEN = (TOOL_CALL, TOOL_CALL_END)
 
@@ -43,28 +48,40 @@ class Model:
     rope_switch: int | None  # LongRoPE: sequences longer than this turn all positions by other angles
 
 
-def load(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Model:
-    """The model in memory on `device`. Raises MissingError where weights do not fit the architecture."""
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    network = _network(checkpoint, device, dtype)
-    if device.type == "cpu" and sum(weight.numel() for weight in network.parameters()) < SMALL:
-        torch.set_num_threads(1)
-    adapters = [name for name in ADAPTERS if (checkpoint.path / f"{name}-lora").is_dir()]
-    for name in adapters:
-        from phi4mm_cli.model.adapters import load_adapter  # peft, which takes a second, only where it is needed
+def load(
+    checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, on_load: OnLoad = lambda done, total: None
+) -> Model:
+    """The model in memory on `device`. Raises MissingError where weights do not fit the architecture.
 
-        load_adapter(network, checkpoint.path / f"{name}-lora", name)
+    `on_load` hears, again and again, how many bytes of how many have been read.
+    """
+    return assemble(checkpoint, open_contents(checkpoint), device, dtype, on_load)
+
+
+def open_contents(checkpoint: Checkpoint) -> Contents:
+    """What the checkpoint holds, checked but not read. Raises MissingError."""
+    return read(checkpoint.path, checkpoint.layout, dict(checkpoint.adapters))
+
+
+def assemble(
+    checkpoint: Checkpoint, contents: Contents, device: torch.device, dtype: torch.dtype, on_load: OnLoad
+) -> Model:
+    """The model of these contents. Raises MissingError; MemoryExhaustedError where there is no room for it."""
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    require(checkpoint.name, contents, device, dtype)
+    if device.type == "cpu" and sum(tensor.count for tensor in contents.tensors.values()) < SMALL:
+        torch.set_num_threads(1)
+    config: Any = full_config(contents.config)
+    network = _network(contents, config, device, dtype, on_load)
     tokenizer = _tokenizer(checkpoint)
     control = tokenizer.get_added_tokens_decoder()
-    config: Any = network.config  # whose fields are typed as optional, and are not
     long_rope = config.rope_parameters["rope_type"] == "longrope"
     return Model(
         network=network,
         tokenizer=tokenizer,
         device=device,
-        adapters=frozenset(adapters),
-        end_tokens=_end_tokens(network, checkpoint.name),
+        adapters=frozenset(contents.adapters),
+        end_tokens=_end_tokens(checkpoint, config.eos_token_id),
         unseen_tokens=frozenset(number for number, token in control.items() if token.content not in SEEN),
         audio_token=config.audio_config.audio_token_id,
         image_token=config.vision_config.image_token_id,
@@ -73,54 +90,67 @@ def load(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Mo
     )
 
 
-def _network(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Phi4MultimodalForCausalLM:
-    try:
-        loaded: Any = Phi4MultimodalForCausalLM.from_pretrained(
-            checkpoint.path,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=dtype,
-            attn_implementation=choose_attention(device, dtype),
-            device_map={"": device},  # each tensor goes straight to its device, without a copy of all in memory
-            ignore_mismatched_sizes=True,  # reports them with the others; nothing is ignored here
-            output_loading_info=True,
+def _network(
+    contents: Contents, config: Any, device: torch.device, dtype: torch.dtype, on_load: OnLoad
+) -> Phi4MultimodalForCausalLM:
+    """The layers with their weights; each tensor goes straight from its file to its place.
+
+    Like transformers' own `from_pretrained`, which would hold the file's pages beside the weights, and reads only one
+    layout.
+    """
+    with init_empty_weights(include_buffers=False):  # buffers are computed, and in no file
+        network = Phi4MultimodalForCausalLM(config)
+    network.set_attn_implementation(choose_attention(device, dtype))
+    tensors = _read(contents, device, dtype, on_load)
+    weights = {name: tensor for (owner, name), tensor in tensors.items() if owner is None}
+    if config.tie_word_embeddings:
+        weights[OUTPUT] = weights[EMBEDDINGS]
+    network.load_state_dict(weights, assign=True)
+    network.tie_weights()
+    modules: nn.Module = network
+    modules.to(device).eval()
+    for adapter, settings in contents.adapters.items():
+        from phi4mm_cli.model.adapters import load_adapter
+
+        load_adapter(
+            network, adapter, settings, {n: tensor for (owner, n), tensor in tensors.items() if owner == adapter}
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise _misfit(checkpoint, " ".join(str(error).split())[:300]) from error
-    network: Phi4MultimodalForCausalLM = loaded[0]
-    report = loaded[1]
-    faults = {
-        "missing": [key for key in report["missing_keys"] if key != "lm_head.weight"],  # tied to the embeddings
-        "unexpected": report["unexpected_keys"],
-        "of another shape": report["mismatched_keys"],
-        "unreadable": report["error_msgs"],
-    }
-    for fault, keys in faults.items():
-        if keys:
-            sample = ", ".join(str(key) for key in sorted(keys)[:3])
-            raise _misfit(checkpoint, f"{len(keys)} weights are {fault}, such as {sample}")
     return network
+
+
+def _read(contents: Contents, device: torch.device, dtype: torch.dtype, on_load: OnLoad) -> dict[Place, Tensor]:
+    """All tensors, in the order in which they stand in the files."""
+    total, done = sum(tensor.size for tensor in contents.tensors.values()), 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        on_load(done, total)
+
+    places = sorted(contents.tensors.items(), key=lambda item: (item[1].path, item[1].start))
+    return {place: tensor.load(device, dtype, advance) for place, tensor in places}
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     """The tokenizer, for which "<|end|>" in a user's text is text, and so is every other control token."""
-    content = json.loads((checkpoint.path / "tokenizer.json").read_text(encoding="utf-8"))
-    for token in content["added_tokens"]:
-        token["special"] |= token["content"].startswith("<|")  # or texts could not be kept from naming it
-    tokenizer = Tokenizer.from_str(json.dumps(content))
+    path = checkpoint.path / "tokenizer.json"
+    try:
+        content = json.loads(read_text(path))
+        for token in content["added_tokens"]:
+            token["special"] |= token["content"].startswith("<|")  # or texts could not be kept from naming it
+        tokenizer = Tokenizer.from_str(json.dumps(content))
+    except Exception as error:  # the tokenizers library has no narrower class
+        raise MissingError(f"{path} is no tokenizer: {in_a_line(error)}", AGAIN) from error
     tokenizer.encode_special_tokens = True
     return tokenizer
 
 
-def _misfit(checkpoint: Checkpoint, what: str) -> MissingError:
-    message = f"the weights of {checkpoint.name} cannot be used: {what}"
-    return MissingError(message, "Copy, download or convert the checkpoint again")
-
-
-def _end_tokens(network: Phi4MultimodalForCausalLM, name: str) -> frozenset[int]:
-    """The ids in generation_config.json; the tokenizer's own end token lacks `<|end|>`, at which answers stop."""
-    ids = network.generation_config.eos_token_id
+def _end_tokens(checkpoint: Checkpoint, ids: int | list[int] | None) -> frozenset[int]:
+    """Those of generation_config.json, else the config's; the tokenizer's lacks `<|end|>`, at which answers stop."""
+    path = checkpoint.path / "generation_config.json"
+    if path.exists():
+        ids = read_json(path).get("eos_token_id", ids)
     if ids is None:
-        raise MissingError(f"the model {name} names no end-of-text token", "Its generation_config.json must have one")
+        message = f"the model {checkpoint.name} names no end-of-text token"
+        raise MissingError(message, "Its generation_config.json must have one")
     return frozenset(ids if isinstance(ids, list) else [ids])

@@ -6,43 +6,25 @@ Tensors stay in their files until they are asked for, so that a folder of any si
 from __future__ import annotations
 
 import copy
-import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
 from transformers import Phi4MultimodalConfig, Phi4MultimodalForCausalLM
 
 from phi4mm_cli.errors import MissingError
-from phi4mm_cli.model.adapters import PEFT_PREFIX
-from phi4mm_cli.model.configs import LoraSettings, lora_block_settings, lora_settings, native_config
+from phi4mm_cli.model.configs import LoraSettings, lora_settings, native_config
+from phi4mm_cli.model.folder import AGAIN, Layout, in_a_line, read_json, require_shards
 from phi4mm_cli.model.layout import ADAPTERS, lora_shapes, native_name, original_name
-
-AGAIN = "Copy, download or convert the checkpoint again"
+from phi4mm_cli.model.lora import Adapter, read_adapter
+from phi4mm_cli.model.tensors import Stored, stored_in
 
 Place = tuple[str | None, str]  # the adapter that a tensor belongs to, None for the model itself; its native name
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Lazy:
-    """A tensor that is read when it is asked for."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    read: Callable[[], Tensor]
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return torch.Size(self.shape).numel() * self.dtype.itemsize
+OUTPUT = "lm_head.weight"  # tied to the embeddings
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,148 +32,134 @@ class Contents:
     """What a checkpoint folder of either layout holds, in native terms."""
 
     folder: Path
+    layout: Layout
     config: dict[str, Any]
-    tensors: dict[Place, Lazy]
+    tensors: dict[Place, Stored]
     adapters: dict[str, LoraSettings]
 
-    def weights(self, adapter: str | None = None) -> dict[str, Lazy]:
+    def weights(self, adapter: str | None = None) -> dict[str, Stored]:
         """The tensors of one adapter, or of the model itself, by their native names."""
         return {name: tensor for (owner, name), tensor in self.tensors.items() if owner == adapter}
 
 
-# -------------------------------------------------------------------------------------------------------- reading
-
-
-def read_original(folder: Path) -> Contents:
+def read_original(folder: Path, others: Mapping[str, Path] | None = None) -> Contents:
     """What a folder in the original layout holds, its config and names translated; adapters come from its shards.
 
-    Raises MissingError where a tensor is unknown, missing, unexpected or of another shape, or only pickles are there.
+    `others` are folders of adapters, by name, that replace its own or are added to them. Raises MissingError where a
+    tensor is unknown, missing, unexpected or of another shape, or only pickles are there.
     """
     config = read_json(folder / "config.json")
     if config.get("model_type") != "phi4mm":
         raise MissingError(f"{folder} is no model in the original layout (model_type phi4mm)", "Give another folder")
-    tensors = {native_name(name): tensor for name, tensor in _stored(folder, _shards(folder)).items()}
+    stored = stored_in(folder, require_shards(folder, str(folder)))
+    tensors = {native_name(name): tensor for name, tensor in stored.items()}
     shapes = {name: tensor.shape for (owner, name), tensor in tensors.items() if owner is None}
-    contents = Contents(folder, native_config(config, shapes), tensors, lora_settings(config))
-    _check(contents, lambda place: original_name(place[1], place[0]))
-    return contents
+    contents = Contents(folder, "original", native_config(config, shapes), tensors, lora_settings(config))
+    return _checked(contents, {name: read_adapter(path, name) for name, path in (others or {}).items()})
 
 
-def read_native(folder: Path) -> Contents:
+def read_native(folder: Path, others: Mapping[str, Path] | None = None) -> Contents:
     """What a folder in transformers' layout holds, with all fields of its config. Raises MissingError as above."""
     config = read_json(folder / "config.json")
     if config.get("model_type") != "phi4_multimodal":
         raise MissingError(f"{folder} is no model in transformers' layout (model_type phi4_multimodal)", AGAIN)
-    tensors: dict[Place, Lazy] = {(None, name): tensor for name, tensor in _stored(folder, _shards(folder)).items()}
-    adapters = {}
-    for name in ADAPTERS:
-        if (beside := folder / f"{name}-lora").is_dir():
-            lora = read_json(beside / "adapter_config.json")
-            adapters[name] = lora_block_settings(lora, "lora_dropout")
-            stored = _stored(beside, ["adapter_model.safetensors"])
-            tensors |= {(name, key.removeprefix(PEFT_PREFIX)): tensor for key, tensor in stored.items()}
-    contents = Contents(folder, _full(config).to_diff_dict(), tensors, adapters)
-    _check(contents, lambda place: place[1] if place[0] is None else f"{place[0]}-lora's {place[1]}")
-    return contents
+    stored = stored_in(folder, require_shards(folder, str(folder)))
+    full = full_config(config)
+    if full.tie_word_embeddings:
+        stored.pop(OUTPUT, None)  # some programs save it all the same
+    beside = {name: folder / f"{name}-lora" for name in ADAPTERS if (folder / f"{name}-lora").is_dir()}
+    tensors: dict[Place, Stored] = {(None, name): tensor for name, tensor in stored.items()}
+    contents = Contents(folder, "native", full.to_diff_dict(), tensors, {})
+    found = {name: read_adapter(path, name) for name, path in (beside | dict(others or {})).items()}
+    return _checked(contents, found)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises MissingError."""
-    try:
-        content = json.loads(read_text(path))
-    except ValueError as error:
-        raise MissingError(f"{path} cannot be read as JSON: {_line(error)}", AGAIN) from error
-    if not isinstance(content, dict):
-        raise MissingError(f"{path} holds no JSON object", AGAIN)
-    return content
+def read(folder: Path, layout: Layout, others: Mapping[str, Path] | None = None) -> Contents:
+    """What a folder of that layout holds. Raises MissingError as above."""
+    return (read_original if layout == "original" else read_native)(folder, others)
 
 
-def read_text(path: Path) -> str:
-    """The text of a file. Raises MissingError."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise MissingError(f"{path} cannot be read: {_line(error)}", AGAIN) from error
-
-
-def _shards(folder: Path) -> list[str]:
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        return sorted(set(read_json(index).get("weight_map", {}).values()))
-    if not (folder / "model.safetensors").exists():
-        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth"))
-        why = f"only {pickles[0]}, and a pickle can run code when it is loaded" if pickles else "no weights"
-        raise MissingError(f"{folder} has {why}", "Use a checkpoint of .safetensors files")
-    return ["model.safetensors"]
-
-
-def _stored(folder: Path, files: list[str]) -> dict[str, Lazy]:
-    """The tensors of some safetensors files, by the names they have there."""
-    found: dict[str, Lazy] = {}
-    for name in files:
-        with _opened(folder / name) as file:
-            for key in file.keys():  # noqa: SIM118 - it is no dict
-                part = file.get_slice(key)
-                dtype = _DTYPES.get(part.get_dtype())
-                if dtype is None or key in found:
-                    fault = "is there twice" if key in found else f"is stored as {part.get_dtype()}"
-                    raise MissingError(f"{key} in {folder / name} {fault}, which cannot be used", AGAIN)
-                found[key] = Lazy(tuple(part.get_shape()), dtype, partial(_read, folder / name, key))
-    return found
-
-
-_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
-
-
-def _read(path: Path, key: str) -> Tensor:
-    with _opened(path) as file:
-        tensor: Tensor = file.get_tensor(key)
-    return tensor
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except (OSError, SafetensorError) as error:
-        raise MissingError(f"{path} cannot be read: {_line(error)}", AGAIN) from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
-
-
-def _full(config: Mapping[str, Any]) -> Phi4MultimodalConfig:
+def full_config(config: Mapping[str, Any]) -> Phi4MultimodalConfig:
+    """The config object for a native config.json. Raises MissingError where it is none."""
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
         return Phi4MultimodalConfig.from_dict(copy.deepcopy(dict(config)))  # which it changes
-    except (StrictDataclassError, KeyError, TypeError, ValueError) as error:
-        raise MissingError(f"the model's config.json cannot be used: {_line(error)}", AGAIN) from error
+    except (StrictDataclassError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise MissingError(f"the model's config.json cannot be used: {in_a_line(error)}", AGAIN) from error
 
 
-def _check(contents: Contents, show: Callable[[Place], str]) -> None:
-    """Raise MissingError unless the tensors are those of the architecture that the config describes."""
+# ------------------------------------------------------------------------------------------------------- checking
+
+
+def _checked(contents: Contents, adapters: Mapping[str, Adapter]) -> Contents:
+    """The contents with `adapters` in them, after all tensors were held against the architecture."""
+    shapes = _architecture(contents.config)
+    wanted: dict[Place, tuple[int, ...]] = {(None, name): shape for name, shape in shapes.items()}
+    for name, settings in contents.adapters.items():
+        if name not in adapters:
+            wanted |= {(name, key): shape for key, shape in lora_shapes(shapes, settings.rank).items()}
+    tensors = {place: tensor for place, tensor in contents.tensors.items() if place[0] not in adapters}
+    _require_all(contents, wanted, tensors)
+    known = dict(contents.adapters)
+    for name, adapter in adapters.items():
+        _require_fit(adapter, name, shapes)
+        tensors |= {(name, key): tensor for key, tensor in adapter.tensors.items()}
+        tensors |= {(None, key): tensor for key, tensor in adapter.tower.items()}
+        known[name] = adapter.settings
+    return replace(contents, tensors=tensors, adapters=known)
+
+
+def _architecture(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the model's own tensors."""
+    full = full_config(config)
     try:
         with torch.device("meta"):
-            network = Phi4MultimodalForCausalLM(_full(contents.config))
-    except (AssertionError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise MissingError(f"the model's config.json describes no model: {_line(error)}", AGAIN) from error
-    wanted: dict[Place, tuple[int, ...]] = {
-        (None, name): tuple(tensor.shape)
-        for name, tensor in network.state_dict().items()
-        if name != "lm_head.weight"  # tied to the embeddings
-    }
-    bare = {name: shape for (_, name), shape in wanted.items()}
-    for adapter, settings in contents.adapters.items():
-        wanted |= {(adapter, name): shape for name, shape in lora_shapes(bare, settings.rank).items()}
-    found = {place: tensor.shape for place, tensor in contents.tensors.items()}
-    faults = {
-        "missing": wanted.keys() - found.keys(),
-        "unexpected": found.keys() - wanted.keys(),
-        "of another shape": {place for place in wanted.keys() & found.keys() if wanted[place] != found[place]},
-    }
+            network = Phi4MultimodalForCausalLM(full)
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise MissingError(f"the model's config.json describes no model: {in_a_line(error)}", AGAIN) from error
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    if full.tie_word_embeddings:
+        shapes.pop(OUTPUT, None)
+    return shapes
+
+
+def _require_all(contents: Contents, wanted: Mapping[Place, tuple[int, ...]], tensors: Mapping[Place, Stored]) -> None:
+    def show(place: Place) -> str:
+        return original_name(place[1], place[0]) if contents.layout == "original" else place[1]
+
+    faults = _faults(wanted, {place: tensor.shape for place, tensor in tensors.items()})
     for fault, places in faults.items():
         if places:
             first = min(show(place) for place in places)
             raise MissingError(f"{len(places)} weights of {contents.folder} are {fault}, such as {first}", AGAIN)
+
+
+def _require_fit(adapter: Adapter, name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise MissingError unless an adapter has what it says it has, and all of it has a place in the model."""
+    linear = {
+        key.removesuffix(".weight") for key, shape in shapes.items() if key.endswith(".weight") and len(shape) == 2
+    }
+    decoder = {key.rsplit(".lora_", 1)[0] for key in lora_shapes(shapes, 1)}
+    modules = {key.rsplit(".lora_", 1)[0] for key in adapter.tensors} & linear
+    modules |= {module for module in decoder if adapter.targets(module)}
+    wanted: dict[str, tuple[int, ...]] = {key: shapes[key] for key in adapter.tower if key in shapes}
+    for module in modules:
+        rows, columns = shapes[f"{module}.weight"]
+        rank = adapter.settings.rank
+        wanted |= {f"{module}.lora_A.weight": (rank, columns), f"{module}.lora_B.weight": (rows, rank)}
+    if not modules:
+        raise MissingError(f"the {name} adapter in {adapter.folder} is for no layer of the model", "Check its files")
+    found = {key: tensor.shape for key, tensor in (*adapter.tensors.items(), *adapter.tower.items())}
+    for fault, keys in _faults(wanted, found).items():
+        if keys:
+            message = f"{len(keys)} tensors of the {name} adapter in {adapter.folder} are {fault}, such as {min(keys)}"
+            raise MissingError(message, "It must have been trained on this model; copy or train it again")
+
+
+def _faults(wanted: Mapping[Any, tuple[int, ...]], found: Mapping[Any, tuple[int, ...]]) -> dict[str, set[Any]]:
+    both = wanted.keys() & found.keys()
+    return {
+        "missing": wanted.keys() - found.keys(),
+        "unexpected": found.keys() - wanted.keys(),
+        "of another shape": {key for key in both if wanted[key] != found[key]},
+    }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from phi4mm_cli.errors import MissingError, UsageError
@@ -32,14 +34,20 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_dtype(name: str, checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
-    """The arithmetic of that name; `auto` is the checkpoint's own wish, else the fastest that the device does well."""
+def choose_dtype(
+    name: str, checkpoint: Checkpoint, device: torch.device, fits: Callable[[torch.dtype], bool] = lambda dtype: True
+) -> torch.dtype:
+    """The arithmetic of that name; `auto` is the checkpoint's own wish, else the fastest that the device does well.
+
+    A CPU does float32 well, and with it every batch gives the same tokens; bfloat16, which most do slowly, is for where
+    only that `fits` into its memory.
+    """
     if name == "auto" and checkpoint.dtype is not None:
         name = checkpoint.dtype
     if name == "auto":
         if device.type == "cuda":
             return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
+        return torch.float32 if device.type == "cpu" and fits(torch.float32) else torch.bfloat16
     if name not in DTYPES:
         raise UsageError(f"there is no dtype {name!r}", f"Use auto, {', '.join(DTYPES)}")
     return DTYPES[name]

@@ -1,0 +1,95 @@
+"""What a model needs of a device's memory and what is there, compared before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from phi4mm_cli.errors import MemoryExhaustedError
+from phi4mm_cli.model.folder import in_gb
+from phi4mm_cli.model.original import Contents
+
+ROW_SECONDS, ROW_TOKENS = 30.0, 512  # of sound, and of text, in the least that a model should be able to take
+
+CPU = torch.device("cpu")
+
+# Of a container: its limit and what of it is used, in bytes (control groups version 2, and 1).
+LIMITS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+def needed(contents: Contents, dtype: torch.dtype) -> int:
+    """Bytes for the weights, adapters included, as `dtype`, and for one short request."""
+    numbers = sum(tensor.count for tensor in contents.tensors.values())
+    return dtype.itemsize * (numbers + row_numbers(contents.config, ROW_SECONDS))
+
+
+def row_numbers(config: dict[str, Any], seconds: float) -> int:
+    """About how many numbers a clip takes in the KV cache, and in the encoder's first maps, which are its largest."""
+    head = config["hidden_size"] // config["num_attention_heads"]
+    cache = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * head * (12.5 * seconds + ROW_TOKENS)
+    maps = 3 * config["audio_config"]["nemo_conv_channels"] * (100 * seconds / 2) * (80 / 2)
+    return int(cache + maps)
+
+
+def free(device: torch.device) -> int:
+    """Bytes that a program may still take of the device's memory, or of the machine's where it shares that."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return min(_left())
+
+
+def _left() -> Iterator[int]:
+    yield int(psutil.virtual_memory().available)
+    for limit, used in LIMITS:
+        try:
+            yield int(Path(limit).read_text()) - int(Path(used).read_text())
+        except (OSError, ValueError):  # no such control group, or no limit ("max")
+            continue
+
+
+def fits(contents: Contents, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether there is room for the model and a short request."""
+    return needed(contents, dtype) <= free(device)
+
+
+def rows_that_fit(contents: Contents, device: torch.device, dtype: torch.dtype, seconds: float) -> int:
+    """How many clips of `seconds` the memory takes that is free beside the loaded model."""
+    return int(0.7 * free(device) / (dtype.itemsize * row_numbers(contents.config, seconds)))
+
+
+def why_smaller(contents: Contents, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why a model on a CPU runs in less than float32; None where it does not."""
+    if device.type != "cpu" or dtype == torch.float32 or fits(contents, device, torch.float32):
+        return None
+    need = in_gb(needed(contents, torch.float32))
+    return f"runs in {_name(dtype)}: float32 needs {need}, and {in_gb(free(device))} are free"
+
+
+def require(name: str, contents: Contents, device: torch.device, dtype: torch.dtype) -> None:
+    """Raise MemoryExhaustedError where the model `name` does not fit, with what would."""
+    need, there = needed(contents, dtype), free(device)
+    if need > there:
+        place = "this machine" if device.type != "cuda" else f"the GPU {device}"
+        message = f"the model {name} needs {in_gb(need)} in {_name(dtype)}, and {place} has {in_gb(there)} free"
+        raise MemoryExhaustedError(message, _advice(contents, device, dtype))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _advice(contents: Contents, device: torch.device, dtype: torch.dtype) -> str:
+    """The options under which the model fits. Another way to make it smaller would be one more of these."""
+    smaller = [("--dtype bfloat16", device, torch.bfloat16)] if dtype == torch.float32 else []
+    elsewhere = [("--device cpu", CPU, torch.float32), ("--device cpu --dtype bfloat16", CPU, torch.bfloat16)]
+    for options, place, kind in (*smaller, *(elsewhere if device.type != "cpu" else ())):
+        if fits(contents, place, kind):
+            return f"Use {options}, which needs {in_gb(needed(contents, kind))}"
+    return "End other programs, use a machine with more memory, or --model demo, a toy"
