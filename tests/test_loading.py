@@ -9,15 +9,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from oracle_model import write_oracle_model
 from safetensors.torch import load_file, save_file
 from tiny_model import LORA, write_adapter, write_tiny_model
 from torch import Tensor
+from transformers import Phi4MultimodalConfig, Phi4MultimodalForCausalLM
 
 from phi4mm_cli.errors import MissingError, UsageError
 from phi4mm_cli.model.adapters import switch_adapter
 from phi4mm_cli.model.checkpoint import resolve
-from phi4mm_cli.model.loading import Model, load
+from phi4mm_cli.model.convert import write_native
+from phi4mm_cli.model.layout import EMBEDDINGS, KEY_MAPPING
+from phi4mm_cli.model.loading import Model, load, open_contents
+from phi4mm_cli.model.original import read_original
 from phi4mm_cli.model.precision import choose_device, choose_dtype
+from phi4mm_cli.model.tensors import PIECE, stored_in
 
 CPU = torch.device("cpu")
 
@@ -63,11 +69,86 @@ def test_weights_that_do_not_fit_are_refused(
     assert "\n" not in caught.value.message
 
 
-def test_damaged_weights_are_refused(folder: Path) -> None:
+def test_an_output_layer_that_is_saved_though_it_is_tied(folder: Path) -> None:
+    expected = logits(opened(folder))
+    change_weights(folder, "model.safetensors", lambda w: w.update({"lm_head.weight": w[EMBEDDINGS].clone()}))
+    assert torch.equal(logits(opened(folder)), expected)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 5000, -1])
+def test_files_that_are_cut_short_are_refused(folder: Path, kept: int) -> None:
     whole = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(MissingError):
+    (folder / "model.safetensors").write_bytes(whole[:kept])
+    with pytest.raises(MissingError, match=r"model\.safetensors cannot be read"):
         opened(folder)
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_refused(folder: Path) -> None:
+    contents = open_contents(resolve(str(folder)))
+    last = max(contents.weights().values(), key=lambda stored: stored.start)
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:-1])
+    with pytest.raises(MissingError, match="ends too early"):
+        last.read()
+
+
+# --------------------------------------------------------------------------- the same as transformers' own loading
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_oracle_model(tmp_path_factory.mktemp("oracle") / "original")
+
+
+@pytest.mark.parametrize("layout", ["native", "original"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_number_is_what_transformers_loads(layout: str, dtype: torch.dtype, tiny: Path, original: Path) -> None:
+    folder = original if layout == "original" else tiny
+    config = Phi4MultimodalConfig(**read_original(original).config) if layout == "original" else None
+    mapping = KEY_MAPPING if layout == "original" else None
+    theirs = Phi4MultimodalForCausalLM.from_pretrained(folder, config=config, key_mapping=mapping, dtype=dtype)
+    ours = opened(folder, dtype).network
+    state = {name.replace(".base_layer.", "."): value for name, value in ours.state_dict().items()}
+    state |= dict(ours.named_buffers())
+    expected = theirs.state_dict() | dict(theirs.named_buffers())
+    assert {name for name in state.keys() - expected.keys() if ".lora_" not in name} == set()
+    for name, value in expected.items():
+        assert value.dtype == state[name].dtype
+        assert torch.equal(value, state[name]), name
+    assert ours.lm_head.weight is ours.model.embed_tokens.weight
+    assert not ours.training
+
+
+def test_the_original_layout_is_the_converted_model(original: Path, tmp_path: Path) -> None:
+    write_native(original, tmp_path / "native")
+    models = [opened(original), opened(tmp_path / "native")]
+    for name in (None, "speech", "vision"):
+        for model in models:
+            switch_adapter(model.network, name)
+        assert torch.equal(*map(logits, models))
+    for field in ("adapters", "end_tokens", "audio_token", "image_token", "context", "rope_switch", "unseen_tokens"):
+        assert getattr(models[0], field) == getattr(models[1], field)
+    assert models[0].adapters == {"speech", "vision"}
+    assert (models[0].audio_token, models[0].end_tokens) == (200011, {199999, 200020})
+
+
+def test_large_tensors_are_read_in_pieces(tmp_path: Path) -> None:
+    numbers = torch.arange(3 * PIECE // 4, dtype=torch.int32).view(3, -1).bfloat16()
+    save_file({"small": torch.ones(3, dtype=torch.bfloat16), "large": numbers}, tmp_path / "a.safetensors")
+    stored = stored_in(tmp_path, ["a.safetensors"])["large"]
+    heard: list[int] = []
+    assert torch.equal(stored.load(CPU, torch.float32, heard.append), numbers.float())
+    assert torch.equal(stored.read(), numbers)
+    assert sum(heard) == stored.size and len(heard) > 1 and max(heard) == PIECE
+
+
+def test_progress_of_loading(folder: Path) -> None:
+    write_adapter(folder)
+    heard: list[tuple[int, int]] = []
+    load(resolve(str(folder)), CPU, torch.bfloat16, lambda done, total: heard.append((done, total)))
+    size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+    assert heard[-1][0] == heard[-1][1] == pytest.approx(size, rel=0.1)
+    assert [done for done, _ in heard] == sorted(done for done, _ in heard)
 
 
 def test_loading_says_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -181,6 +262,7 @@ def test_devices_and_dtypes(folder: Path) -> None:
     assert choose_device("cpu") == CPU
     assert choose_dtype("auto", free, CPU) == torch.float32
     assert choose_dtype("bfloat16", free, CPU) == torch.bfloat16
+    assert choose_dtype("auto", free, CPU, lambda dtype: dtype != torch.float32) == torch.bfloat16
     assert choose_dtype("auto", demo, torch.device("cuda")) == torch.float32  # the demo's own wish
     for device in ("gpu", "xla"):
         with pytest.raises(UsageError, match=device):
