@@ -73,6 +73,16 @@ def test_jsonl_is_one_line_an_input(phi4mm: Phi4mm) -> None:
         Draft202012Validator(json_schema()).validate(line)
 
 
+def test_answers_that_are_cut_off_are_reported(phi4mm: Phi4mm) -> None:
+    run = phi4mm("transcribe", "talk.wav", "--jsonl", "--strict", "--max-new-tokens", "3", *ECHO)
+    assert run.returncode == 7, run.stderr
+    result = json.loads(run.stdout)
+    assert result["text"] == "[0.000-1.000] Transcribe the"
+    assert [warning["code"] for warning in result["warnings"]] == ["token_limit"]
+    assert result["options"]["max_new_tokens"] == 3
+    Draft202012Validator(json_schema()).validate(result)
+
+
 def test_stdin_is_an_input(phi4mm: Phi4mm, tmp_path: Path) -> None:
     with (tmp_path / "talk.wav").open("rb") as recording:
         assert phi4mm("transcribe", "-", *ECHO, stdin=recording).stdout == TEXT

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from phi4mm_cli.errors import RequestError
-from phi4mm_cli.schema import Clip, ModelInfo, Part, Picture, Profile, Request, Result
+from phi4mm_cli.schema import Clip, Finish, ModelInfo, Part, Picture, Profile, Request, Result
 
 ROOM = 64
 
@@ -62,8 +62,11 @@ class EchoEngine:
 
 
 def _answer(request: Request) -> Result:
-    text = " ".join(_words(part) for message in request.messages for part in message.parts)
-    return Result(text=text, tokens=tuple(text.encode()), finish="stop", prompt_tokens=len(text.encode()))
+    asked = " ".join(_words(part) for message in request.messages for part in message.parts)
+    words, most = asked.split(" "), request.sampling.max_new_tokens  # a word counts as a token
+    text = " ".join(words[:most])
+    finish: Finish = "stop" if len(words) <= most else "length"
+    return Result(text=text, tokens=tuple(text.encode()), finish=finish, prompt_tokens=len(asked.encode()))
 
 
 def _words(part: Part) -> str:

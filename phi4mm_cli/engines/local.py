@@ -112,7 +112,10 @@ class LocalEngine:
         return outcomes
 
     def stream(self, request: Request) -> Generator[str, None, Result]:
-        """Answer one request now, yielding its text piece by piece. Raises RequestError."""
+        """Answer one request now, yielding its text piece by piece. Raises RequestError.
+
+        Closing it ends the work and frees its memory; until then nothing else may be asked of the engine.
+        """
         from phi4mm_cli.model import generate
 
         model = self._loaded()
