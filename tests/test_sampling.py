@@ -85,9 +85,9 @@ def drawn(logits: Tensor, count: int, **settings: Any) -> Counter[int]:
 def test_tokens_come_as_often_as_they_are_probable() -> None:
     logits = torch.tensor([0.0, 2.0, -1.0, 1.0, -torch.inf])
     for temperature in (0.5, 1.0, 2.0):
-        found = drawn(logits, 4000, temperature=temperature)
+        found = drawn(logits, 2000, temperature=temperature)
         for token, probability in enumerate((logits / temperature).softmax(-1).tolist()):
-            assert found[token] == pytest.approx(4000 * probability, abs=4 * math.sqrt(1000) + 1)
+            assert found[token] == pytest.approx(2000 * probability, abs=4 * math.sqrt(500))
         assert found[4] == 0
 
 
@@ -99,10 +99,27 @@ def test_the_fewest_best_tokens_that_make_up_top_p() -> None:
     assert {*drawn(logits, 300, temperature=0.2, top_p=0.65)} == {1}  # the temperature comes first
 
 
+def test_draws_do_not_hang_on_the_last_digits() -> None:
+    """Two tokens are even, and rounding decides which of them top-p leaves out: who draws another is as before."""
+    logits = torch.linspace(4, 0, 400)
+    last = int((logits.softmax(-1).cumsum(-1) < 0.8).sum())
+    logits[last] = logits[last + 1]
+    places = torch.randperm(400, generator=torch.Generator().manual_seed(0))
+    rounded = []
+    for place in (last, last + 1):
+        changed = logits.clone()
+        changed[place] += 1e-6
+        rounded.append(changed[places])
+    settings = [Sampling(1, temperature=1.0, top_p=0.8, seed=n) for n in range(200)]
+    found = [[int(Chooser(own, [0], NONE).next(one)) for one in rounded] for own in settings]
+    assert len({one for one, _ in found}) > 80
+    assert sum(one != other for one, other in found) <= 2
+
+
 def test_temperature_and_top_p_reach_the_model(tiny: Model) -> None:
     """The probabilities drawn from are those of transformers' own sampling of the same prompt."""
     asked = prompt(tiny, 5, budget=1, temperature=0.7, top_p=0.8, repetition_penalty=1.2)
-    counts = Counter(answer(tiny, replace(asked, sampling=replace(asked.sampling, seed=n)))[0] for n in range(400))
+    counts = Counter(answer(tiny, replace(asked, sampling=replace(asked.sampling, seed=n)))[0] for n in range(200))
     output = tiny.network.generate(
         torch.tensor([asked.ids]),
         max_new_tokens=1,
@@ -118,7 +135,7 @@ def test_temperature_and_top_p_reach_the_model(tiny: Model) -> None:
     wanted = output.scores[0][0].softmax(-1)
     assert {*counts} <= {*wanted.nonzero()[:, 0].tolist()}
     for token in wanted.topk(5).indices.tolist():
-        assert counts[token] == pytest.approx(400 * float(wanted[token]), abs=4 * math.sqrt(100))
+        assert counts[token] == pytest.approx(200 * float(wanted[token]), abs=4 * math.sqrt(50))
 
 
 def test_seeds_and_prompts_make_the_difference(tiny: Model) -> None:

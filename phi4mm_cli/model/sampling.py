@@ -73,11 +73,10 @@ def choose(logits: Tensor, choosers: Sequence[Chooser | None], banned: Tensor) -
 
 
 def _draw(scores: Tensor, random: torch.Generator) -> Tensor:
-    """A token drawn by its probability, with one random number whatever the scores.
+    """A token drawn by its probability: the best after Gumbel noise on every score (the Gumbel-max trick).
 
-    In double precision on the CPU: the same on every device, but for the rounding of the scores themselves.
+    Every token has its own noise, from the CPU, so that the draw is the same on every device, and the last digits of
+    the scores matter no more than for the best token: not even where they decide which token top-p leaves out.
     """
-    possible = scores.isfinite().nonzero()[:, 0]
-    reached = scores[possible].cpu().double().softmax(-1).cumsum(-1)
-    place = torch.searchsorted(reached, torch.rand(1, generator=random, dtype=torch.float64), right=True)
-    return possible[place.clamp(max=len(possible) - 1).to(possible.device)][0]
+    noise = -(-torch.rand(len(scores), generator=random, dtype=torch.float64).log()).log()
+    return (scores + noise.to(scores.device, scores.dtype)).argmax()
