@@ -96,6 +96,9 @@ def _checkpoint(folder: Path, name: str, revision: str | None, adapters: Adapter
     require_shards(folder, name)
     if not (folder / "tokenizer.json").is_file():
         raise MissingError(f"the model {name} has no tokenizer.json", ways_on(DEFAULT_MODEL))
+    for adapter, place in adapters:
+        if not place.is_dir():
+            raise MissingError(f"there is no adapter folder at {place}", f"Check --adapter {adapter}=PATH")
     own = read_json(folder / "phi4mm.json") if (folder / "phi4mm.json").exists() else {}
     languages = own.get("languages")
     profile = Profile(

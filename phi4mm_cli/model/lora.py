@@ -50,8 +50,6 @@ class Adapter:
 
 def read_adapter(folder: Path, name: str) -> Adapter:
     """The adapter `name` in `folder`. Raises MissingError where there is none, or one that cannot be followed."""
-    if not folder.is_dir():
-        raise MissingError(f"there is no adapter folder at {folder}", f"Check --adapter {name}=PATH")
     if (folder / CONFIG).is_file():
         return _read_peft(folder)
     if (folder / "config.json").is_file() and read_json(folder / "config.json").get("model_type") == "phi4mm":
