@@ -164,17 +164,17 @@ class SamplingOptions:
     top_p: Annotated[
         float, option("--top-p", panel="Decoding", help="Draw from the best tokens that make up this probability.")
     ] = 1.0
-    seed: Annotated[int, option("--seed", panel="Decoding", help="Draw other tokens.")] = 0
+    seed: Annotated[int, option("--seed", panel="Decoding", help="Another number draws other tokens.")] = 0
     repetition_penalty: Annotated[
         float,
-        option("--repetition-penalty", panel="Decoding", help="Above 1 makes tokens less likely that were there."),
+        option("--repetition-penalty", panel="Decoding", help="Above 1, tokens that were there become less likely."),
     ] = 1.0
     no_repeat_ngram_size: Annotated[
         int,
-        option("--no-repeat-ngram-size", panel="Decoding", help="Never so many tokens twice in the same order."),
+        option("--no-repeat-ngram-size", panel="Decoding", help="Forbid repeats of so many tokens in a row; 0: none."),
     ] = 0
     num_beams: Annotated[
-        int, option("--num-beams", panel="Decoding", help="Follow so many answers at once for the likeliest.")
+        int, option("--num-beams", panel="Decoding", help="Search so many answers at once for the likeliest.")
     ] = 1
 
     def __post_init__(self) -> None:

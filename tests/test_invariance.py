@@ -190,7 +190,7 @@ def test_mixes_on_the_demo(speech: Source, pictures: list[Picture]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("name", ["tiny", "demo"])
 def test_more_mixes(name: str, seed: int, tiny: Path, speech: Source, pictures: list[Picture]) -> None:
     folder = "demo" if name == "demo" else str(tiny)
