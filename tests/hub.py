@@ -7,6 +7,9 @@ import os
 import resource
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -111,6 +114,15 @@ class _Handler(BaseHTTPRequestHandler):
         size = {"X_Linked_Size": str(self.server.claimed[name])} if name in self.server.claimed else {}
         sent = self.server.cut_off.get(name)
         return self.reply(200, files[name], sent, ETag=f'"{name}-{commit}"', X_Repo_Commit=commit, **size)
+
+
+@contextmanager
+def serving() -> Iterator[Hub]:
+    """A Hub that answers."""
+    with Hub() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
 
 
 def apart(

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub import NATIVE, ORIGINAL, Hub, apart, resolve_apart
+from hub import NATIVE, ORIGINAL, Hub, apart, resolve_apart, serving
 
 from phi4mm_cli.model.checkpoint import DEFAULT_MODEL, DEMO_FOLDER
 
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    with Hub() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving() as server:
         yield server
-        server.shutdown()
 
 
 DATA = sorted(path.name for path in DEMO_FOLDER.iterdir())

@@ -172,6 +172,7 @@ def _released_rows(contents: Contents, moved: Mapping[int, int]) -> Lazy:
     own = contents.tensors[None, EMBEDDINGS]
     if not moved and own.shape[0] == vocabulary.SIZE:
         return own
+    vocabulary.require_room(range(own.shape[0]))
     media = (contents.config["audio_config"]["audio_token_id"], contents.config["vision_config"]["image_token_id"])
     shape = (vocabulary.SIZE, own.shape[1])
     return Made(shape, own.dtype, lambda: vocabulary.moved_rows(own.read(), moved, media))

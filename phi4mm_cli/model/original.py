@@ -84,7 +84,7 @@ def full_config(config: Mapping[str, Any]) -> Phi4MultimodalConfig:
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
         return Phi4MultimodalConfig.from_dict(copy.deepcopy(dict(config)))  # which it changes
-    except (StrictDataclassError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (StrictDataclassError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise MissingError(f"the model's config.json cannot be used: {in_a_line(error)}", AGAIN) from error
 
 
@@ -115,7 +115,7 @@ def _architecture(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     try:
         with torch.device("meta"):
             network = Phi4MultimodalForCausalLM(full)
-    except (AssertionError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise MissingError(f"the model's config.json describes no model: {in_a_line(error)}", AGAIN) from error
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     if full.tie_word_embeddings:

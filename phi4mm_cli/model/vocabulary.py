@@ -54,7 +54,7 @@ def original_tokenizer(text: str) -> tuple[str, dict[int, int]]:
     added = {token["content"]: token for token in tokenizer["added_tokens"]}
     ids = vocabulary | {name: token["id"] for name, token in added.items()}
     new = {_ORIGINAL_NAMES.get(name, name): number for name, number in ids.items()} | SPECIAL
-    _require_room(new.values())
+    require_room(new.values())
     moved = {number: new[_ORIGINAL_NAMES.get(name, name)] for name, number in ids.items()}
     # Special tokens stand in the vocabulary too: the tokenizers library numbers those that do not by itself.
     kept = {_ORIGINAL_NAMES.get(name, name) for name in vocabulary}
@@ -79,7 +79,7 @@ def moved_rows(rows: Tensor, moved: Mapping[int, int], media: tuple[int, ...]) -
     `media` tokens are left out of it, because they are left out of the choice of an answer's tokens.
     """
     numbers = [moved.get(row, row) for row in range(len(rows))]
-    _require_room(numbers)
+    require_room(numbers)
     candidates = [row for row in range(len(rows)) if row not in media]
     mean = rows[candidates].float().mean(0).to(rows.dtype)
     result = mean.repeat(SIZE, 1)
@@ -87,8 +87,9 @@ def moved_rows(rows: Tensor, moved: Mapping[int, int], media: tuple[int, ...]) -
     return result
 
 
-def _require_room(ids: Collection[int]) -> None:
-    if len(set(ids)) < len(ids) or max(ids) >= SIZE:
+def require_room(ids: Collection[int]) -> None:
+    """Raise MissingError unless the released vocabulary has room for tokens with these `ids`."""
+    if len(ids) > SIZE or len(set(ids)) < len(ids) or max(ids) >= SIZE:
         message = f"the model's vocabulary leaves no room for the original layout's special tokens among {SIZE} ids"
         raise MissingError(message, "Such a model has no original layout")
 

@@ -1,0 +1,152 @@
+"""A model that does not fit into memory is refused before a byte of it is read, with what would fit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from conftest import Phi4mm
+from tiny_model import write_adapter, write_tiny_model
+
+from phi4mm_cli.commands.sample import SAMPLES
+from phi4mm_cli.engines import Listener
+from phi4mm_cli.engines.local import LocalEngine
+from phi4mm_cli.errors import MemoryExhaustedError
+from phi4mm_cli.model import memory
+from phi4mm_cli.model.checkpoint import resolve
+from phi4mm_cli.model.loading import open_contents
+from phi4mm_cli.model.original import Contents
+from phi4mm_cli.schema import Message, Request, Sampling
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+    write_adapter(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def contents(tiny: Path) -> Contents:
+    return open_contents(resolve(str(tiny)))
+
+
+def too_large(folder: Path) -> Path:
+    """The demo with a vocabulary that takes a terabyte, in a file that is almost all hole."""
+    shutil.copytree(resolve("demo").path, folder)
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    length = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:length])
+    entry = header["model.embed_tokens.weight"]
+    hidden, last = entry["shape"][1], max(e["data_offsets"][1] for n, e in header.items() if n != "__metadata__")
+    begin, end = entry["data_offsets"]
+    rows = 2**40 // hidden // 4
+    for other in (e for n, e in header.items() if n != "__metadata__"):  # the embeddings move to the end
+        if other["data_offsets"][0] >= end:
+            other["data_offsets"] = [offset - (end - begin) for offset in other["data_offsets"]]
+    first = last - (end - begin)
+    entry |= {
+        "shape": [rows, hidden],
+        "data_offsets": [first, first + rows * hidden * (4 if entry["dtype"] == "F32" else 2)],
+    }
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + entry["data_offsets"][1])
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": rows}))
+    return folder
+
+
+def test_through_the_program(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    folder = too_large(tmp_path / "large")
+    run = phi4mm("transcribe", SAMPLES / "meeting.flac", "-q", "--device", "cpu", "--model", folder)
+    assert (run.returncode, run.stdout) == (6, "")
+    assert run.stderr.count("\n") == 1
+    assert "needs" in run.stderr and "in float32, and this machine has" in run.stderr
+    assert "--model demo" in run.stderr
+
+
+def test_what_is_needed_comes_from_the_headers(tiny: Path, contents: Contents) -> None:
+    stored = sum(path.stat().st_size for path in tiny.rglob("*.safetensors"))
+    weights = memory.needed(contents, torch.float32) - 4 * memory.row_numbers(contents.config, 30.0)
+    assert weights == pytest.approx(stored, rel=0.1)
+    assert memory.needed(contents, torch.bfloat16) * 2 == memory.needed(contents, torch.float32)
+
+
+def test_what_is_free() -> None:
+    assert 0 < memory.free(CPU) <= psutil.virtual_memory().total
+
+
+def test_a_container_counts_its_own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "max").write_text("3000000\n")
+    (tmp_path / "current").write_text("1000000\n")
+    monkeypatch.setattr(memory, "LIMITS", ((str(tmp_path / "max"), str(tmp_path / "current")),))
+    assert memory.free(CPU) == 2_000_000
+    (tmp_path / "max").write_text("max\n")
+    assert memory.free(CPU) > 2_000_000
+
+
+def free_is(monkeypatch: pytest.MonkeyPatch, contents: Contents, **of: float) -> None:
+    """Let a device have that many times the memory that the model needs in bfloat16."""
+    need = memory.needed(contents, torch.bfloat16)
+    monkeypatch.setattr(memory, "free", lambda device: int(of[device.type] * need))
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "free", "advice"),
+    [
+        (CPU, torch.float32, {"cpu": 1.5}, "Use --dtype bfloat16, which needs"),
+        (CPU, torch.bfloat16, {"cpu": 0.9}, "End other programs"),
+        (GPU, torch.bfloat16, {"cuda": 0.9, "cpu": 2.0}, "Use --device cpu, which needs"),
+        (GPU, torch.bfloat16, {"cuda": 0.9, "cpu": 1.5}, "Use --device cpu --dtype bfloat16, which needs"),
+        (GPU, torch.float32, {"cuda": 1.5, "cpu": 9.0}, "Use --dtype bfloat16, which needs"),
+        (GPU, torch.float16, {"cuda": 0.5, "cpu": 0.5}, "End other programs"),
+    ],
+)
+def test_the_advice_is_what_fits(
+    monkeypatch: pytest.MonkeyPatch,
+    contents: Contents,
+    device: torch.device,
+    dtype: torch.dtype,
+    free: dict[str, float],
+    advice: str,
+) -> None:
+    free_is(monkeypatch, contents, **free)
+    with pytest.raises(MemoryExhaustedError) as caught:
+        memory.require("mine", contents, device, dtype)
+    assert caught.value.message.startswith("the model mine needs ")
+    assert caught.value.advice.startswith(advice)
+
+
+class Heard(Listener):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.bytes: list[tuple[int, int]] = []
+
+    def loaded(self, done: int, total: int) -> None:
+        self.bytes.append((done, total))
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+@pytest.mark.parametrize(("free", "dtype"), [(2.0, "float32"), (1.5, "bfloat16")])
+def test_a_cpu_takes_float32_where_it_fits_and_says_where_not(
+    monkeypatch: pytest.MonkeyPatch, tiny: Path, contents: Contents, free: float, dtype: str
+) -> None:
+    free_is(monkeypatch, contents, cpu=free)
+    heard = Heard()
+    with LocalEngine(resolve(str(tiny)), "cpu", listener=heard) as engine:
+        engine.submit(Request((Message("user", ("a",)),), Sampling(1)))
+        assert len(engine.poll()) == 1
+        assert engine.info.dtype == dtype
+    assert heard.bytes[-1][0] == heard.bytes[-1][1] > 0
+    assert [note.split(": ")[0] for note in heard.notes] == ["the model model runs in bfloat16"] * (dtype == "bfloat16")
