@@ -83,11 +83,11 @@ def _rate(step: int, begin: int, stage: Stage) -> float:
 
 
 def _optimizers(stage: Stage) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of full layers, AdamW for the rest: embeddings, convolutions, norms, adapters."""
+    """Muon for the matrices of layers and adapters, AdamW for the rest: embeddings, convolutions, norms."""
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in stage.parameters.items():
-        whole = parameter.dim() == 2 and "embed_tokens.weight" not in name and "lora_" not in name
+        whole = parameter.dim() == 2 and "embed_tokens.weight" not in name
         (matrices if whole and "head" not in name and "bias_values" not in name else others).append(parameter)
     optimizers: list[torch.optim.Optimizer] = []
     if matrices:

@@ -201,7 +201,7 @@ def speech(rank: int, settings: Settings) -> loop.Stage:
             total, figures = total + 0.2 * heard, figures | {"sounds": seen["sounds"], "guided": right}
         return total, figures
 
-    return loop.Stage(named, batches, loss, steps, 1.5e-3, settings.state(), settings.minutes)
+    return loop.Stage(named, batches, loss, steps, 8e-4, settings.state(), settings.minutes)
 
 
 def see(rank: int, settings: Settings) -> loop.Stage:
@@ -250,7 +250,7 @@ def see(rank: int, settings: Settings) -> loop.Stage:
         del seen_right["words"]
         return total + 0.3 * (guide + told) + 0.1 * apart, figures | seen_right | {"guided": right}
 
-    return loop.Stage(named, batches, loss, steps, 1.5e-3, settings.state(), settings.minutes)
+    return loop.Stage(named, batches, loss, steps, 8e-4, settings.state(), settings.minutes)
 
 
 STAGES: dict[str, Callable[[int, Settings], loop.Stage]] = {
