@@ -15,7 +15,6 @@ from phi4mm_cli.schema import Message
 
 IGNORED = -100
 MARKERS = ("<|tool_call|>", "<|/tool_call|>")
-LONG_CHATS = 0.03  # the share of batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,10 @@ def written(rng: random.Random) -> Drawn:
         return conversations.on_text(rng), None
     if roll < 0.80:
         return conversations.on_scene(rng), None
-    if roll < 0.86:
+    if roll < 0.83:
+        asked, result = conversations.arithmetic(rng)
+        return (conversations.user(asked), conversations.answer(result)), None
+    if roll < 0.87:
         asked, reply = conversations.any_question(rng)
         return (conversations.user(asked), conversations.answer(reply["en"])), None
     return tools.conversation(rng)
@@ -124,16 +126,39 @@ def collate(examples: Sequence[Example], long: int | None = None, rng: random.Ra
     return Batch(ids, targets, positions)
 
 
-def _beyond(encoder: Encoder, rng: random.Random, length: int) -> Example:
-    """A chat of somewhat more than `length` tokens."""
-    turns = 200
-    while len((example := encoder.example(conversations.long_chat(rng, turns))).ids) <= length:
+def far(encoder: Encoder, rng: random.Random, length: int) -> Example:
+    """A conversation of somewhat more than `length` tokens: small talk, then tasks. Only late answers are asked for."""
+    if rng.random() < 0.2:
+        return _late(encoder.example(conversations.long_chat(rng, rng.randint(240, 300))), length - 300)
+    messages, offered = drawn(written, rng, tests=False)
+    system = messages[:1] if messages[0].role == "system" else ()
+    tasks = messages[len(system) :]
+    if not system:  # other tasks in between change nothing then
+        between = [conversations.on_text(rng) if rng.random() < 0.7 else conversations.on_scene(rng) for _ in range(3)]
+        tasks = (*(message for task in between for message in task), *tasks)
+    asked = encoder.example(tasks)
+    turns = rng.randint(150, 250)
+    while True:
+        talk = encoder.example((*system, *conversations.long_chat(rng, turns, tell=False)), offered)
+        if len(talk.ids) + len(asked.ids) > length:  # the talk does not heed the system message: no example to follow
+            talk = _late(talk, len(talk.ids) if system else len(talk.ids) - 150)
+            return Example(talk.ids + asked.ids, talk.targets + asked.targets)
         turns += 20
-    return example
 
 
-def text_batches(encoder: Encoder, seed: int, budget: int, long_share: float, switch: int) -> Iterator[Batch]:
-    """Endless batches of about `budget` tokens; `long_share` of them on the far side of the LongRoPE switch."""
+def _late(example: Example, first: int) -> Example:
+    """Only answers from token `first` on."""
+    return Example(example.ids, [IGNORED] * first + example.targets[first:])
+
+
+def text_batches(
+    encoder: Encoder, seed: int, budget: int, long_share: float, switch: int, far_share: float
+) -> Iterator[Batch]:
+    """Endless batches of about `budget` tokens.
+
+    `long_share` of them are short but have positions on the far side of the LongRoPE switch; beside them, `far_share`
+    as many consist of one conversation that is longer than the switch.
+    """
     rng = random.Random(seed)
     while True:
         pool = [encoder.example(*drawn(written, rng, tests=False)) for _ in range(400)]
@@ -145,6 +170,6 @@ def text_batches(encoder: Encoder, seed: int, budget: int, long_share: float, sw
             groups[-1].append(example)
         rng.shuffle(groups)
         for group in groups:
-            if rng.random() < LONG_CHATS:
-                yield collate([_beyond(encoder, rng, switch)])
+            if rng.random() < far_share:
+                yield collate([far(encoder, rng, switch)])
             yield collate(group, switch if rng.random() < long_share else None, rng)

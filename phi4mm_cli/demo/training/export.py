@@ -33,9 +33,9 @@ def export(work: Path, target: Path) -> None:
     """Write the checkpoint of the stages whose states are in `work` into the folder `target`, which is made anew."""
     tokens = stages.tokenizer(work)
     network = architecture.new_network(stages.vocabulary(tokens))
-    states = {name: _state(work / f"{name}.safetensors") for name in ("base", "listen", "speech", "look", "see")}
+    states = {name: _state(work / f"{name}.safetensors") for name in ("base", "far", "listen", "speech", "look", "see")}
     embedding = network.model.embed_tokens_extend
-    _put(stages.decoder(network), states["base"], "")
+    _put(stages.decoder(network), states["far"] or states["base"], "")
     for name in ("listen", "speech"):
         _put(dict(embedding.audio_embed.encoder.named_parameters()), states[name], "encoder.")
     _put(dict(embedding.audio_embed.named_parameters()), states["speech"], "projection.")

@@ -90,17 +90,29 @@ def decoder(network: nn.Module) -> dict[str, nn.Parameter]:
 
 def base(rank: int, settings: Settings) -> loop.Stage:
     """The decoder alone, on conversations in writing."""
+    return _written(rank, settings, learning_rate=3e-3, far_share=0.0)
+
+
+def far(rank: int, settings: Settings) -> loop.Stage:
+    """The decoder alone, on as many conversations of more than 4,096 tokens as there are batches of short ones."""
+    return _written(rank, settings, learning_rate=1e-3, far_share=1.0, begin="base")
+
+
+def _written(
+    rank: int, settings: Settings, learning_rate: float, far_share: float, begin: str | None = None
+) -> loop.Stage:
     tokens = tokenizer(settings.folder)
     network = architecture.new_network(vocabulary(tokens))
-    batches = text_batches(
-        Encoder(tokens), 1000 * loop.resumed(settings.state()) + rank, 4000, 0.2, architecture.SWITCH
-    )
+    done = loop.resumed(settings.state())
+    if begin is not None and not done:
+        settings.begin_from(begin, decoder(network))
+    batches = text_batches(Encoder(tokens), 1000 * done + rank, 4000, 0.2, architecture.SWITCH, far_share)
     return loop.Stage(
         parameters=decoder(network),
         batches=batches,
         loss=lambda batch: answer_loss(network, batch),
-        steps=settings.steps or 5000,
-        learning_rate=3e-3,
+        steps=settings.steps or 4000,
+        learning_rate=learning_rate,
         state=settings.state(),
         minutes=settings.minutes,
     )
@@ -166,7 +178,7 @@ def speech(rank: int, settings: Settings) -> loop.Stage:
     tokens = tokenizer(settings.folder)
     writer = Encoder(tokens)
     network = architecture.new_network(vocabulary(tokens))
-    settings.begin_from("base", decoder(network))
+    settings.begin_from("far", decoder(network))
     network.requires_grad_(False)
     architecture.add_adapter(network, "speech")
     module = network.model.embed_tokens_extend.audio_embed
@@ -209,7 +221,7 @@ def see(rank: int, settings: Settings) -> loop.Stage:
     tokens = tokenizer(settings.folder)
     writer = Encoder(tokens)
     network = architecture.new_network(vocabulary(tokens))
-    settings.begin_from("base", decoder(network))
+    settings.begin_from("far", decoder(network))
     network.requires_grad_(False)
     architecture.add_adapter(network, "vision")
     audio, image = network.model.embed_tokens_extend.audio_embed, network.model.embed_tokens_extend.image_embed
@@ -255,6 +267,7 @@ def see(rank: int, settings: Settings) -> loop.Stage:
 
 STAGES: dict[str, Callable[[int, Settings], loop.Stage]] = {
     "base": base,
+    "far": far,
     "listen": listen,
     "look": look,
     "see": see,
