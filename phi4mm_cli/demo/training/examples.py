@@ -129,7 +129,10 @@ def collate(examples: Sequence[Example], long: int | None = None, rng: random.Ra
 def far(encoder: Encoder, rng: random.Random, length: int) -> Example:
     """A conversation of somewhat more than `length` tokens: small talk, then tasks. Only late answers are asked for."""
     if rng.random() < 0.2:
-        return _late(encoder.example(conversations.long_chat(rng, rng.randint(240, 300))), length - 300)
+        turns = 220
+        while len((chat := encoder.example(conversations.long_chat(rng, turns))).ids) <= length:
+            turns += rng.randint(10, 30)
+        return _late(chat, length - 300)
     messages, offered = drawn(written, rng, tests=False)
     system = messages[:1] if messages[0].role == "system" else ()
     tasks = messages[len(system) :]
@@ -141,7 +144,7 @@ def far(encoder: Encoder, rng: random.Random, length: int) -> Example:
     while True:
         talk = encoder.example((*system, *conversations.long_chat(rng, turns, tell=False)), offered)
         if len(talk.ids) + len(asked.ids) > length:  # the talk does not heed the system message: no example to follow
-            talk = _late(talk, len(talk.ids) if system else len(talk.ids) - 150)
+            talk = _late(talk, len(talk.ids) if system else max(0, len(talk.ids) - 150))
             return Example(talk.ids + asked.ids, talk.targets + asked.targets)
         turns += 20
 
