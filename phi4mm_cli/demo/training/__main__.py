@@ -1,13 +1,14 @@
 """`python -m phi4mm_cli.demo.training STAGE WORK`: runs one stage of the training in the folder WORK.
 
-The stages are, in order: pool (speaks what is listened to), base (text), listen (the audio encoder alone), speech (its
-adapter), look (the vision tower alone). `export` writes what
-there is as a checkpoint into WORK/checkpoint.
+The stages are, in order: pool (speaks what is listened to), base (text), far (long conversations), listen (the audio
+encoder alone), speech (its adapter), look (the vision tower alone), see (its adapter). `export` writes what there is as
+a checkpoint into WORK/checkpoint. A stage goes on where its state in WORK stops, or the one that lies beside this file.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
 import socket
 import sys
@@ -16,6 +17,8 @@ from pathlib import Path
 from torch.multiprocessing.spawn import spawn
 
 from phi4mm_cli.demo.training import export, pool, stages
+
+STATES = Path(__file__).parent / "state"  # of a training that is not done yet
 
 
 def main() -> None:
@@ -27,6 +30,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--steps", type=int)
     chosen = parser.parse_args()
+    chosen.work.mkdir(parents=True, exist_ok=True)
+    for state in STATES.glob("*"):
+        if not (chosen.work / state.name).exists():
+            shutil.copy(state, chosen.work)
     if chosen.stage == "pool":
         pool.build_all(chosen.work, chosen.workers)
         return
