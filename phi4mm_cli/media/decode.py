@@ -122,9 +122,9 @@ def open_file(path: Path) -> BinaryIO:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise InputError("it is a folder, not a recording", "Name the files in it.")
+            raise InputError("it is a folder, not a file", "Name the files in it.")
         if not stat.S_ISREG(status.st_mode):
-            raise InputError("it is not a regular file", "Save the recording to a file first.")
+            raise InputError("it is not a regular file", "Save it to a file first.")
         if status.st_size == 0:
             raise InputError("the file is empty (0 bytes)", "Copy or record it again.")
         return path.open("rb")
