@@ -47,9 +47,9 @@ class Heard:
 class Asker:
     """Draws clips with a task each."""
 
-    def __init__(self, pool: Pool, encoder: Encoder, rng: random.Random, clean: bool = False) -> None:
+    def __init__(self, pool: Pool, encoder: Encoder, rng: random.Random) -> None:
         self.rng, self.pool = rng, pool
-        self.composer = Composer(pool, encoder, rng, clean)
+        self.composer = Composer(pool, encoder, rng)
         self._lead: float | None = None
         self._of_kind: dict[tuple[str, str], list[Utterance]] = {}
         for utterance in pool.utterances:

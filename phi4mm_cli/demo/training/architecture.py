@@ -7,7 +7,6 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -174,8 +173,3 @@ def add_adapter(network: nn.Module, name: str) -> None:
     """A LoRA adapter on the decoder's linear layers that changes nothing yet."""
     lora = LoraConfig(r=RANK[name], lora_alpha=2 * RANK[name], target_modules=TARGETS, lora_dropout=0.0)
     inject_adapter_in_model(lora, network, adapter_name=name)
-
-
-def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write tokenizer.json."""
-    tokenizer.save(str(folder / "tokenizer.json"))

@@ -33,8 +33,8 @@ class Labelled:
 class Composer:
     """Draws clips from a pool, each different."""
 
-    def __init__(self, pool: Pool, encoder: Encoder, rng: random.Random, clean: bool = False) -> None:
-        self.pool, self.rng, self.clean = pool, rng, clean
+    def __init__(self, pool: Pool, encoder: Encoder, rng: random.Random) -> None:
+        self.pool, self.rng = pool, rng
         self.library = noises.library(rng.randint(0, 10**6))
         self._tokens: dict[str, list[int]] = {}
         self._encoder = encoder
@@ -70,8 +70,7 @@ class Composer:
             at += len(features)
         silence(rng.uniform(0, 0.6))
         features = np.concatenate(frames)
-        if not self.clean:
-            features = self._disturb(features)
+        features = self._disturb(features)
         positions = -(-len(features) // FRAMES_PER_POSITION)
         labels = np.concatenate(sounds)
         labels = np.pad(labels, (0, 4 * positions - len(labels))).reshape(positions, 4)

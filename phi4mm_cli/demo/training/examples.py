@@ -11,10 +11,12 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from phi4mm_cli.demo.world import conversations, tools
-from phi4mm_cli.schema import Message
+from phi4mm_cli.demo.world.conversations import Conversation
+from phi4mm_cli.prompt import Marker, render
 
 IGNORED = -100
-MARKERS = ("<|tool_call|>", "<|/tool_call|>")
+ANSWER = "<|assistant|>"
+TURNS = ("<|system|>", "<|user|>", ANSWER, "<|tool_response|>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,40 +40,28 @@ class Encoder:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def answer(self, text: str) -> list[int]:
-        """Ids of what the model writes, tool calls with their markers, to the end token."""
-        before, found, rest = text.partition(MARKERS[0])
-        if not found:
-            return [*self.text(text), self.special["<|end|>"]]
-        call, _, after = rest.partition(MARKERS[1])
-        marks = [self.special[marker] for marker in MARKERS]
-        return [*self.text(before), marks[0], *self.text(call), marks[1], *self.answer(after)]
-
-    def example(self, messages: Sequence[Message], tools: str | None = None, media: Sequence[int] = ()) -> Example:
+    def example(self, messages: Conversation, tools: str | None = None, media: Sequence[int] = ()) -> Example:
         """A conversation of text; `media` (audio or image token ids) come first in its last user turn."""
         ids: list[int] = []
         targets: list[int] = []
-        for number, message in enumerate(messages):
-            role = "tool_response" if message.role == "tool" else message.role
-            text = "".join(str(part) for part in message.parts)
-            head = [self.special[f"<|{role}|>"]]
-            if message.role == "assistant":
-                body = self.answer(text)
-                wanted = body
+        before = len(messages) - 2 if media else None  # the turn that they belong to
+        turns = -1
+        answering = False
+        *pieces, _ = render(messages, tools)  # the last one asks for another answer
+        for piece in pieces:
+            new = [self.special[piece.token]] if isinstance(piece, Marker) else self.text(str(piece))
+            if isinstance(piece, Marker) and piece.token in TURNS:
+                turns += 1
+                new += media if turns == before else ()
+                targets += [IGNORED] * len(new)
+                answering = piece.token == ANSWER
             else:
-                body = self.text(text)
-                if message.role == "system" and tools is not None:
-                    body += [self.special["<|tool|>"], *self.text(tools), self.special["<|/tool|>"]]
-                if number == len(messages) - 2:
-                    body = [*media, *body]
-                body.append(self.special["<|end|>"])
-                wanted = [IGNORED] * len(body)
-            ids += head + body
-            targets += [IGNORED, *wanted]
+                targets += new if answering else [IGNORED] * len(new)
+            ids += new
         return Example(ids, targets)
 
 
-Drawn = tuple[conversations.Conversation, str | None]
+Drawn = tuple[Conversation, str | None]
 
 
 def written(rng: random.Random) -> Drawn:

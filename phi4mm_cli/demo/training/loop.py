@@ -5,7 +5,6 @@ It knows nothing of what is trained: a stage gives it parameters, batches and a 
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -150,11 +149,6 @@ def start(rank: int, world: int, port: int) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
     if world > 1:
         dist.init_process_group("gloo", rank=rank, world_size=world)
-
-
-def perplexity(loss: float) -> float:
-    """Of a mean negative log-likelihood in nats."""
-    return math.exp(min(loss, 20.0))
 
 
 def resumed(path: Path) -> int:

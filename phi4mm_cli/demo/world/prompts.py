@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from phi4mm_cli.commands import transcribe
 from phi4mm_cli.demo.world import conversations, lexicon, scenes
 
-TRANSCRIBE = "Transcribe the audio clip into text."
-TRANSCRIBE_IN = "Transcribe the {} audio clip into text."
+TRANSCRIBE = transcribe.PROMPT
+TRANSCRIBE_IN = transcribe.LANGUAGE_PROMPT.replace("{language}", "{}")
 TRANSLATE = "Translate the audio to {}."
 TRANSLATE_COT = (
     "Transcribe the audio to text, and then translate the audio to {}. "
