@@ -67,21 +67,28 @@ Drawn = tuple[Conversation, str | None]
 def written(rng: random.Random) -> Drawn:
     """A conversation in writing, of any kind."""
     roll = rng.random()
-    if roll < 0.2:
+    if roll < 0.18:
         return conversations.memory(rng), None
-    if roll < 0.32:
+    if roll < 0.30:
         return conversations.instructed(rng), None
-    if roll < 0.70:
+    if roll < 0.63:
         return conversations.on_text(rng), None
-    if roll < 0.80:
+    if roll < 0.73:
         return conversations.on_scene(rng), None
-    if roll < 0.83:
-        asked, result = conversations.arithmetic(rng)
-        return (conversations.user(asked), conversations.answer(result)), None
+    if roll < 0.84:
+        return sums(rng), None
     if roll < 0.87:
         asked, reply = conversations.any_question(rng)
         return (conversations.user(asked), conversations.answer(reply["en"])), None
     return tools.conversation(rng)
+
+
+def sums(rng: random.Random) -> Conversation:
+    """One to four sums, differences or products."""
+    asked = [conversations.arithmetic(rng) for _ in range(rng.randint(1, 4))]
+    return tuple(
+        message for one, result in asked for message in (conversations.user(one), conversations.answer(result))
+    )
 
 
 def drawn(source: Callable[[random.Random], Drawn], rng: random.Random, tests: bool) -> Drawn:
@@ -116,27 +123,44 @@ def collate(examples: Sequence[Example], long: int | None = None, rng: random.Ra
     return Batch(ids, targets, positions)
 
 
-def far(encoder: Encoder, rng: random.Random, length: int) -> Example:
-    """A conversation of somewhat more than `length` tokens: small talk, then tasks. Only late answers are asked for."""
-    if rng.random() < 0.2:
-        turns = 220
-        while len((chat := encoder.example(conversations.long_chat(rng, turns))).ids) <= length:
-            turns += rng.randint(10, 30)
-        return _late(chat, length - 300)
-    messages, offered = drawn(written, rng, tests=False)
-    system = messages[:1] if messages[0].role == "system" else ()
-    tasks = messages[len(system) :]
-    if not system:  # other tasks in between change nothing then
-        between = [conversations.on_text(rng) if rng.random() < 0.7 else conversations.on_scene(rng) for _ in range(3)]
-        tasks = (*(message for task in between for message in task), *tasks)
+def far(encoder: Encoder, rng: random.Random, switch: int) -> Batch:
+    """A long conversation at positions on the far side of the LongRoPE switch: small talk, then many tasks.
+
+    Half of them are as long as that, the others, which cost less, are moved there.
+    """
+    real = rng.random() < 0.5
+    length = switch if real else rng.randint(600, switch)
+    if rng.random() < 0.15:
+        asked = encoder.example(conversations.long_chat(rng, length // 19))
+        while len(asked.ids) <= length:
+            asked = encoder.example(conversations.long_chat(rng, length // 19 + rng.randint(5, 30)))
+        return collate([_late(asked, length // 2)], None if real else switch, rng)
+    system, tasks, offered = _many_tasks(encoder, rng)
     asked = encoder.example(tasks)
-    turns = rng.randint(150, 250)
+    turns = (length - len(asked.ids)) // 19
     while True:
-        talk = encoder.example((*system, *conversations.long_chat(rng, turns, tell=False)), offered)
+        talk = encoder.example((*system, *conversations.long_chat(rng, max(turns, 1), tell=False)), offered)
         if len(talk.ids) + len(asked.ids) > length:  # the talk does not heed the system message: no example to follow
-            talk = _late(talk, len(talk.ids) if system else max(0, len(talk.ids) - 150))
-            return Example(talk.ids + asked.ids, talk.targets + asked.targets)
+            talk = _late(talk, len(talk.ids) if system else len(talk.ids) * 2 // 3)
+            joined = Example(talk.ids + asked.ids, talk.targets + asked.targets)
+            return collate([joined], None if real else switch, rng)
         turns += 20
+
+
+def _many_tasks(encoder: Encoder, rng: random.Random) -> tuple[Conversation, Conversation, str | None]:
+    """The system message, if any, tasks of some 700 tokens under it, and the tools."""
+    roll = rng.random()
+    if roll < 0.35:
+        messages, offered = tools.chat(rng, 30)
+        return messages[:1], messages[1:], offered
+    if roll < 0.5:
+        messages = conversations.instructed(rng, 25)
+        return messages[:1], messages[1:], None
+    tasks: Conversation = ()
+    while len(encoder.example(tasks).ids) < 700:
+        messages, _ = drawn(written, rng, tests=False)
+        tasks += () if messages[0].role == "system" else messages
+    return (), tasks, None
 
 
 def _late(example: Example, first: int) -> Example:
@@ -164,5 +188,5 @@ def text_batches(
         rng.shuffle(groups)
         for group in groups:
             if rng.random() < far_share:
-                yield collate([far(encoder, rng, switch)])
+                yield far(encoder, rng, switch)
             yield collate(group, switch if rng.random() < long_share else None, rng)

@@ -95,7 +95,7 @@ def base(rank: int, settings: Settings) -> loop.Stage:
 
 def far(rank: int, settings: Settings) -> loop.Stage:
     """The decoder alone, on as many conversations of more than 4,096 tokens as there are batches of short ones."""
-    return _written(rank, settings, learning_rate=1e-3, far_share=1.0, begin="base")
+    return _written(rank, settings, learning_rate=2e-3, far_share=1.0, begin="base")
 
 
 def _written(

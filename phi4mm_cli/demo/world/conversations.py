@@ -218,8 +218,8 @@ def long_chat(rng: random.Random, turns: int, *, tell: bool = True) -> Conversat
     return tuple(messages)
 
 
-def instructed(rng: random.Random) -> Conversation:
-    """One or two questions under a system prompt that may change the answers."""
+def instructed(rng: random.Random, questions: int | None = None) -> Conversation:
+    """Questions, one or two where it is not said how many, under a system prompt that may change the answers."""
     language: Language = "en"
     before = after = ""
     kind = rng.choice(("plain", "language", "language", "pirate", "goodbye", "private"))
@@ -233,7 +233,7 @@ def instructed(rng: random.Random) -> Conversation:
     else:
         system = "You are a helpful assistant."
     messages = [Message("system", (system,))]
-    for _ in range(rng.randint(1, 2)):
+    for _ in range(questions or rng.randint(1, 2)):
         asked, reply = any_question(rng)
         messages += [user(asked), answer(before + reply[language] + after)]
     return tuple(messages)

@@ -123,6 +123,24 @@ def conversation(rng: random.Random) -> tuple[Conversation, str]:
     return tuple(messages), offered(rng, wanted.tool)
 
 
+def chat(rng: random.Random, turns: int) -> tuple[Conversation, str]:
+    """A longer conversation with the same one to four tools at hand, and their JSON."""
+    names = rng.sample(sorted(TOOLS), rng.randint(1, 4))
+    messages = [Message("system", (SYSTEM,))]
+    for _ in range(turns):
+        wanted = errand(rng)
+        if rng.random() < 0.15:
+            asked, reply = any_question(rng)
+            messages += [user(asked), answer(reply["en"])]
+        elif wanted.tool in names:
+            messages += [user(wanted.asked), called(wanted)]
+            if rng.random() < 0.5:
+                messages += [Message("tool", (json.dumps(wanted.result),)), answer(wanted.told)]
+        elif rng.random() < 0.25:
+            messages += [user(wanted.asked), answer(UNKNOWN["en"])]
+    return tuple(messages), json.dumps([TOOLS[name] for name in names])
+
+
 def called(wanted: Errand) -> Message:
     """The model's turn that calls the tool."""
     return answer(f"<|tool_call|>{json.dumps([wanted.call])}<|/tool_call|>")
