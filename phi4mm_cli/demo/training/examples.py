@@ -131,15 +131,15 @@ def far(encoder: Encoder, rng: random.Random, switch: int) -> Batch:
     real = rng.random() < 0.5
     length = switch if real else rng.randint(600, switch)
     if rng.random() < 0.15:
-        asked = encoder.example(conversations.long_chat(rng, length // 19))
-        while len(asked.ids) <= length:
-            asked = encoder.example(conversations.long_chat(rng, length // 19 + rng.randint(5, 30)))
+        turns = length // 19
+        while len((asked := encoder.example(conversations.long_chat(rng, turns))).ids) <= length:
+            turns += rng.randint(5, 20)
         return collate([_late(asked, length // 2)], None if real else switch, rng)
     system, tasks, offered = _many_tasks(encoder, rng)
     asked = encoder.example(tasks)
-    turns = (length - len(asked.ids)) // 19
+    turns = max(1, (length - len(asked.ids)) // 19)
     while True:
-        talk = encoder.example((*system, *conversations.long_chat(rng, max(turns, 1), tell=False)), offered)
+        talk = encoder.example((*system, *conversations.long_chat(rng, turns, tell=False)), offered)
         if len(talk.ids) + len(asked.ids) > length:  # the talk does not heed the system message: no example to follow
             talk = _late(talk, len(talk.ids) if system else len(talk.ids) * 2 // 3)
             joined = Example(talk.ids + asked.ids, talk.targets + asked.targets)
