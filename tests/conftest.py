@@ -1,4 +1,4 @@
-"""What the tests share: the program run as people run it."""
+"""What the tests share: the program run as people run it, and models that are only read from."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from phi4mm_cli.model.loading import Model
 
 Phi4mm = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -32,3 +36,37 @@ def phi4mm(tmp_path: Path) -> Phi4mm:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def demo() -> Model:
+    """The demo checkpoint."""
+    return _loaded("demo")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Random weights, no adapters, and a LongRoPE switch at 64 tokens."""
+    from tiny_model import write_tiny_model
+
+    return _loaded(str(write_tiny_model(tmp_path_factory.mktemp("tiny"))))
+
+
+def _loaded(name: str) -> Model:
+    import torch  # here, as it takes seconds, which tests of words and files need not wait for
+
+    from phi4mm_cli.model.checkpoint import resolve
+    from phi4mm_cli.model.loading import load
+
+    return load(resolve(name), torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random checkpoint with both adapters."""
+    from tiny_model import write_adapter, write_tiny_model
+
+    folder = write_tiny_model(tmp_path_factory.mktemp("tiny"))
+    write_adapter(folder)
+    write_adapter(folder, name="vision")
+    return folder

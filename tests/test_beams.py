@@ -8,24 +8,11 @@ from typing import Any
 import pytest
 import torch
 from prompts import prompt, transformers_tokens
-from tiny_model import SWITCH, write_tiny_model
+from tiny_model import SWITCH
 
 from phi4mm_cli.model import generate
-from phi4mm_cli.model.checkpoint import resolve
 from phi4mm_cli.model.generate import Prompt, rope_side
-from phi4mm_cli.model.loading import Model, load
-
-
-@pytest.fixture(scope="module")
-def demo() -> Model:
-    return load(resolve("demo"), torch.device("cpu"), torch.float32)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """Random weights, and a LongRoPE switch at 64 tokens."""
-    folder = write_tiny_model(tmp_path_factory.mktemp("tiny"))
-    return load(resolve(str(folder)), torch.device("cpu"), torch.float32)
+from phi4mm_cli.model.loading import Model
 
 
 def answer(model: Model, asked: Prompt) -> list[int]:

@@ -24,19 +24,6 @@ from phi4mm_cli.model.pixels import pixels
 from phi4mm_cli.prompt import Marker
 from phi4mm_cli.schema import Result, Sampling
 
-
-@pytest.fixture(scope="module")
-def demo() -> Model:
-    return load(resolve("demo"), torch.device("cpu"), torch.float32)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """Random weights, and a LongRoPE switch at 64 tokens."""
-    folder = write_tiny_model(tmp_path_factory.mktemp("tiny"))
-    return load(resolve(str(folder)), torch.device("cpu"), torch.float32)
-
-
 # ------------------------------------------------------------------------------------------------------- prompts
 
 

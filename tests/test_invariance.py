@@ -18,7 +18,7 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
-from tiny_model import SWITCH, write_adapter, write_tiny_model
+from tiny_model import SWITCH
 from torch import Tensor
 
 from phi4mm_cli.demo.voice import speak
@@ -54,15 +54,6 @@ SETTINGS: tuple[dict[str, Any], ...] = (
     {"temperature": 0.8, "top_p": 0.9},
     {"num_beams": 2},
 )
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model with both adapters."""
-    folder = write_tiny_model(tmp_path_factory.mktemp("tiny"))
-    write_adapter(folder)
-    write_adapter(folder, name="vision")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -172,10 +163,10 @@ def compare(
     return met
 
 
-def test_mixes_on_both_sides_of_the_switch(tiny: Path, speech: Source, pictures: list[Picture]) -> None:
+def test_mixes_on_both_sides_of_the_switch(tiny_folder: Path, speech: Source, pictures: list[Picture]) -> None:
     chance = random.Random(1)
     asked = mix(chance, 24, speech, pictures, KINDS) | mix(chance, 16, speech, pictures, ("text", "sound"))
-    met = compare(str(tiny), asked, (3, 16), chance)
+    met = compare(str(tiny_folder), asked, (3, 16), chance)
     assert min(met["short"], met["long"], met["crossing"]) >= 4
     assert met["rows in batches"] > len(asked)
     assert met["nearly even"] <= 1
@@ -192,8 +183,8 @@ def test_mixes_on_the_demo(speech: Source, pictures: list[Picture]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("name", ["tiny", "demo"])
-def test_more_mixes(name: str, seed: int, tiny: Path, speech: Source, pictures: list[Picture]) -> None:
-    folder = "demo" if name == "demo" else str(tiny)
+def test_more_mixes(name: str, seed: int, tiny_folder: Path, speech: Source, pictures: list[Picture]) -> None:
+    folder = "demo" if name == "demo" else str(tiny_folder)
     kinds = KINDS if (resolve(folder).path / "vision-lora").is_dir() else KINDS[:2]
     chance = random.Random(100 + seed)
     asked = mix(chance, 60, speech, pictures, kinds) | mix(chance, 40, speech, pictures, KINDS[:2])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from oracle_model import config, tensors, write_oracle_model
 from safetensors.torch import load_file
-from tiny_model import write_adapter, write_tiny_model
+from tiny_model import KEY_MAPPING, write_adapter, write_tiny_model
 from tokenizers import Tokenizer
 from transformers import AutoProcessor, Phi4MultimodalConfig, Phi4MultimodalForCausalLM
 
@@ -22,7 +22,7 @@ from phi4mm_cli.model.configs import native_config
 from phi4mm_cli.model.convert import write_native, write_original
 from phi4mm_cli.model.features import log_mel
 from phi4mm_cli.model.generate import Prompt, compose, generate
-from phi4mm_cli.model.layout import KEY_MAPPING, lora_shapes, native_name, original_name
+from phi4mm_cli.model.layout import lora_shapes, native_name, original_name
 from phi4mm_cli.model.loading import Model, load
 from phi4mm_cli.model.original import Contents, read_native, read_original
 from phi4mm_cli.model.vocabulary import SIZE, SPECIAL, moved_rows, original_tokenizer

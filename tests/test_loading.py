@@ -11,7 +11,7 @@ import pytest
 import torch
 from oracle_model import write_oracle_model
 from safetensors.torch import load_file, save_file
-from tiny_model import LORA, write_adapter, write_tiny_model
+from tiny_model import KEY_MAPPING, LORA, write_adapter, write_tiny_model
 from torch import Tensor
 from transformers import Phi4MultimodalConfig, Phi4MultimodalForCausalLM
 
@@ -19,7 +19,7 @@ from phi4mm_cli.errors import MissingError, UsageError
 from phi4mm_cli.model.adapters import switch_adapter
 from phi4mm_cli.model.checkpoint import resolve
 from phi4mm_cli.model.convert import write_native
-from phi4mm_cli.model.layout import EMBEDDINGS, KEY_MAPPING
+from phi4mm_cli.model.layout import EMBEDDINGS
 from phi4mm_cli.model.loading import Model, load, open_contents
 from phi4mm_cli.model.original import read_original
 from phi4mm_cli.model.precision import choose_device, choose_dtype

@@ -12,24 +12,16 @@ from typing import Any
 import pytest
 import torch
 from prompts import CLIP, END, USER, prompt, sound, transformers_tokens
-from tiny_model import SWITCH, write_tiny_model
+from tiny_model import SWITCH
 from torch import Tensor
 
 from phi4mm_cli.model import generate
-from phi4mm_cli.model.checkpoint import resolve
 from phi4mm_cli.model.generate import Prompt, compose, rope_side
-from phi4mm_cli.model.loading import Model, load
+from phi4mm_cli.model.loading import Model
 from phi4mm_cli.model.sampling import Chooser
 from phi4mm_cli.schema import Sampling
 
 NONE = torch.tensor([], dtype=torch.long)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """Random weights, and a LongRoPE switch at 64 tokens."""
-    folder = write_tiny_model(tmp_path_factory.mktemp("tiny"))
-    return load(resolve(str(folder)), torch.device("cpu"), torch.float32)
 
 
 def answer(model: Model, asked: Prompt) -> list[int]:

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
-from tiny_model import write_adapter, write_tiny_model
+from tiny_model import write_adapter
 from torch import Tensor
 
 from phi4mm_cli.engines.local import LocalEngine, Outcome
@@ -30,15 +30,6 @@ from phi4mm_cli.prompt import render
 from phi4mm_cli.schema import Clip, Message, Part, Picture, Request, Result, Sampling
 
 SIZES = [(448, 448), (300, 200), (900, 300), (500, 500), (40, 400), (460, 890)]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model with both adapters."""
-    folder = write_tiny_model(tmp_path_factory.mktemp("tiny"))
-    write_adapter(folder)
-    write_adapter(folder, name="vision")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -96,16 +87,16 @@ def prompt_of(model: Model, clips: list[Clip], crops: list[Picture], words: str)
 # --------------------------------------------------------------------------------------------------------- batches
 
 
-def test_the_same_answer_alone_and_in_any_batch(folder: Path, pictures: list[Picture], clip: Clip) -> None:
+def test_the_same_answer_alone_and_in_any_batch(tiny_folder: Path, pictures: list[Picture], clip: Clip) -> None:
     asked = [request(picture, f"What is it? {'a ' * n}", budget=4 + 3 * n) for n, picture in enumerate(pictures)]
     asked += [request(pictures[1], pictures[4], "Compare."), request(pictures[1], clip, "?")]
     asked += [request(picture, clip) for picture in pictures[:2]] + [request(clip, "a"), request("a b c " * 20)]
-    with engine_on(folder, batch_size=1) as engine:
+    with engine_on(tiny_folder, batch_size=1) as engine:
         alone = {key: outcome for batch in batches(engine, *asked) for key, outcome in batch.items()}
     assert len({result(one).tokens for one in alone.values()}) == len(asked)
     kinds = {one.key: (bool(one.pictures), bool(one.clips)) for one in asked}
     for size, seed in ((16, 0), (5, 1)):
-        with engine_on(folder, batch_size=size) as engine:
+        with engine_on(tiny_folder, batch_size=size) as engine:
             found = batches(engine, *random.Random(seed).sample(asked, k=len(asked)))
         assert {key: outcome for batch in found for key, outcome in batch.items()} == alone
         assert all(len({kinds[key] for key in batch}) == 1 for batch in found)
@@ -113,29 +104,29 @@ def test_the_same_answer_alone_and_in_any_batch(folder: Path, pictures: list[Pic
 
 
 def test_large_pictures_take_the_place_of_several_rows(
-    folder: Path, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
+    tiny_folder: Path, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("phi4mm_cli.engines.local.ROW_TOKENS", 545 / 2)
-    with engine_on(folder, batch_size=4) as engine:
+    with engine_on(tiny_folder, batch_size=4) as engine:
         asked = [request(pictures[0], "a" * n, budget=1) for n in (1, 2, 3, 4)]
         assert [len(batch) for batch in batches(engine, *asked)] == [1, 1, 1, 1]
     monkeypatch.setattr("phi4mm_cli.engines.local.ROW_TOKENS", 600)
-    with engine_on(folder, batch_size=4) as engine:
+    with engine_on(tiny_folder, batch_size=4) as engine:
         assert [len(batch) for batch in batches(engine, *asked)] == [4]
 
 
-def test_fewer_crops_make_a_shorter_prompt(folder: Path, pictures: list[Picture]) -> None:
+def test_fewer_crops_make_a_shorter_prompt(tiny_folder: Path, pictures: list[Picture]) -> None:
     source = pictures[5].source
     asked = [request(Picture(source, most_crops=most), budget=1) for most in (None, 36, 1)]
-    with engine_on(folder) as engine:
+    with engine_on(tiny_folder) as engine:
         found = {key: outcome for batch in batches(engine, *asked) for key, outcome in batch.items()}
     lengths = [result(found[one.key]).prompt_tokens for one in asked]
     assert lengths[0] == lengths[1] > lengths[2] > 400
 
 
-def test_tools_reach_the_model(folder: Path) -> None:
+def test_tools_reach_the_model(tiny_folder: Path) -> None:
     asked = [request("a", tools=tools) for tools in (None, '[{"name": "f"}]')]
-    with engine_on(folder) as engine:
+    with engine_on(tiny_folder) as engine:
         found = {key: result(outcome) for batch in batches(engine, *asked) for key, outcome in batch.items()}
     lengths = [found[one.key].prompt_tokens for one in asked]
     assert lengths[1] >= lengths[0] + 6  # <|system|> <|tool|> ... <|/tool|> <|end|>
@@ -168,8 +159,8 @@ def by_hand(model: Model, prompt: Prompt, projection: str) -> Tensor:
     return output
 
 
-def test_each_kind_has_its_adapter_and_projection(folder: Path, pictures: list[Picture], clip: Clip) -> None:
-    model = model_of(folder)
+def test_each_kind_has_its_adapter_and_projection(tiny_folder: Path, pictures: list[Picture], clip: Clip) -> None:
+    model = model_of(tiny_folder)
     both = prompt_of(model, [clip], pictures[:1], "?")
     with_vision = logits(model, both, "vision")
     torch.testing.assert_close(with_vision, by_hand(model, both, "vision"), rtol=0, atol=1e-4)
@@ -186,7 +177,7 @@ def test_each_kind_has_its_adapter_and_projection(folder: Path, pictures: list[P
         "vision": prompt_of(model, [], pictures[:1], "?"),
     }
     cases = [(name, asked[name], prompts[name]) for name in asked] + [("vision", request(pictures[0], clip, "?"), both)]
-    with engine_on(folder) as engine:
+    with engine_on(tiny_folder) as engine:
         found = {key: o for batch in batches(engine, *(case[1] for case in cases)) for key, o in batch.items()}
         for own, one, prompt in cases:
             moved = {name: logits(model, prompt, name) for name in (None, "speech", "vision")}
@@ -195,8 +186,8 @@ def test_each_kind_has_its_adapter_and_projection(folder: Path, pictures: list[P
             assert [result(found[one.key])] == generate.generate(model, [prompt])
 
 
-def test_the_order_of_pictures_counts(folder: Path, pictures: list[Picture]) -> None:
-    model = model_of(folder)
+def test_the_order_of_pictures_counts(tiny_folder: Path, pictures: list[Picture]) -> None:
+    model = model_of(tiny_folder)
     one, other = (prompt_of(model, [], order, "?") for order in (pictures[1:3], pictures[2:0:-1]))
     assert len(one.ids) == len(other.ids)
     assert (logits(model, one, "vision") - logits(model, other, "vision")).abs().max() > 0.1
@@ -206,9 +197,9 @@ def test_the_order_of_pictures_counts(folder: Path, pictures: list[Picture]) -> 
 
 
 def test_pictures_need_their_adapter_and_text_does_not(
-    folder: Path, pictures: list[Picture], clip: Clip, tmp_path: Path
+    tiny_folder: Path, pictures: list[Picture], clip: Clip, tmp_path: Path
 ) -> None:
-    half = Path(shutil.copytree(folder, tmp_path / "half"))
+    half = Path(shutil.copytree(tiny_folder, tmp_path / "half"))
     text, sound, picture, both = request("a"), request(clip), request(pictures[0]), request(pictures[0], clip)
     asked = (text, sound, picture, both)
 
@@ -231,13 +222,13 @@ def test_pictures_need_their_adapter_and_text_does_not(
     assert refused(half) == {sound.key}
 
 
-def test_unreadable_pictures_fail_alone(folder: Path, pictures: list[Picture], tmp_path: Path) -> None:
+def test_unreadable_pictures_fail_alone(tiny_folder: Path, pictures: list[Picture], tmp_path: Path) -> None:
     cut, slim = tmp_path / "cut.png", tmp_path / "slim.png"
     cut.write_bytes(Path(pictures[0].source.path).read_bytes()[:-60])
     Image.new("RGB", (3000, 5)).save(slim)
     bad = [request(Picture(audio.source(path)), "?") for path in (cut, slim)]
     good = request(pictures[0], "?")
-    with engine_on(folder) as engine:
+    with engine_on(tiny_folder) as engine:
         found = {key: outcome for batch in batches(engine, good, *bad) for key, outcome in batch.items()}
     assert isinstance(found[good.key], Result)
     assert "cannot be decoded" in str(found[bad[0].key])

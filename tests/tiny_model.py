@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from torch import Tensor
 from transformers import Phi4MultimodalConfig, Phi4MultimodalForCausalLM
 
 from phi4mm_cli.model.checkpoint import DEMO_FOLDER
+from phi4mm_cli.model.layout import RENAMED
 
+# For transformers' `from_pretrained`, which takes regular expressions.
+KEY_MAPPING = {re.escape(original): native for _, original, native in RENAMED}
 SWITCH, CONTEXT = 64, 4096  # tokens
 LORA = {"speech": (3, 5), "vision": (2, 7)}  # rank, alpha
 

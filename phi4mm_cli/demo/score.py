@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="show the answers that are wrong, on stderr")
     chosen = parser.parse_args()
     beyond = chosen.count // 10 if chosen.beyond is None else chosen.beyond
-    print(HEADER)  # noqa: T201
+    print(HEADER)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         engine = stack.enter_context(open_engine("local", chosen.model, None, "auto", "auto", None))
@@ -51,8 +51,8 @@ def main() -> None:
                     show(cases, answers)
             target = "" if skill.target is None else f"{skill.target:g} %"
             cells = [skill.name, skill.measure, str(chosen.count), *scores, target]
-            print(f"| {' | '.join(cells)} |", flush=True)  # noqa: T201
-            print(f"{skill.name}: {time.monotonic() - began:.0f} s", file=sys.stderr)  # noqa: T201
+            print(f"| {' | '.join(cells)} |", flush=True)
+            print(f"{skill.name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
 
 
 def answer(engine: Engine, cases: Sequence[Case]) -> list[str]:
@@ -90,7 +90,7 @@ def show(cases: Sequence[Case], answers: Sequence[str]) -> None:
     """Print what is wrong."""
     for case, text in zip(cases, answers, strict=True):
         if text != case.expected:
-            print(f"  wanted: {case.expected!r}\n  got:    {text!r}", file=sys.stderr)  # noqa: T201
+            print(f"  wanted: {case.expected!r}\n  got:    {text!r}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def write_native(source: Path, target: Path, shard_bytes: int = SHARD_BYTES, on_
         (folder / "tokenizer.json").write_text(vocabulary.native_tokenizer(tokenizer), encoding="utf-8")
         files = {"config.json": contents.config, "tokenizer_config.json": vocabulary.tokenizer_config(native=True)}
         files["generation_config.json"] = _generation(source, {})
-        _write_json(folder, files | NATIVE_FILES)
+        write_json(folder, files | NATIVE_FILES)
         _copy_own(source, folder)
 
 
@@ -124,7 +124,7 @@ def write_original(source: Path, target: Path, shard_bytes: int = SHARD_BYTES, o
         files = {"config.json": config | {"vocab_size": vocabulary.SIZE}}
         files["tokenizer_config.json"] = vocabulary.tokenizer_config(native=False)
         files["generation_config.json"] = _generation(source, moved)
-        _write_json(folder, files | ORIGINAL_FILES)
+        write_json(folder, files | ORIGINAL_FILES)
         _copy_own(source, folder)
 
 
@@ -193,7 +193,7 @@ def _save(tensors: Mapping[str, Lazy], folder: Path, shard_bytes: int, count: _C
     if len(shards) > 1:
         total = sum(tensor.size for tensor in tensors.values())
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
-        _write_json(folder, {"model.safetensors.index.json": index})
+        write_json(folder, {"model.safetensors.index.json": index})
 
 
 def _save_adapter(
@@ -201,7 +201,12 @@ def _save_adapter(
 ) -> None:
     folder.mkdir()
     save_file(count.read(weights), folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = {
+    write_json(folder, {"adapter_config.json": adapter_config(settings, native)})
+
+
+def adapter_config(settings: LoraSettings, native: bool) -> dict[str, Any]:
+    """adapter_config.json of peft, with the names of the modules in that layout."""
+    return {
         "base_model_name_or_path": "TBA",
         "bias": "none",
         "fan_in_fan_out": False,
@@ -215,7 +220,6 @@ def _save_adapter(
         "target_modules": TARGETS if native else ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"],
         "task_type": "CAUSAL_LM",
     }
-    _write_json(folder, {"adapter_config.json": config})
 
 
 def _generation(source: Path, moved: Mapping[int, int]) -> dict[str, Any]:
@@ -227,7 +231,8 @@ def _generation(source: Path, moved: Mapping[int, int]) -> dict[str, Any]:
     return config
 
 
-def _write_json(folder: Path, files: Mapping[str, Any]) -> None:
+def write_json(folder: Path, files: Mapping[str, Any]) -> None:
+    """Write files of JSON, by name."""
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -38,9 +38,6 @@ RENAMED = (
 )  # fmt: skip
 _LORA = re.compile(rf"(model\.layers\..+\.lora_[AB])\.({'|'.join(ADAPTERS)})\.weight")
 
-# The same as regular expressions, for the `key_mapping` of transformers' `from_pretrained`.
-KEY_MAPPING = {re.escape(original): native for _, original, native in RENAMED}
-
 
 def native_name(name: str) -> tuple[str | None, str]:
     """The adapter that an original tensor belongs to, None for the model itself, and its native name there.

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Phi4MultimodalForCausalLM
-from transformers.models.phi4_multimodal import Phi4MultimodalFeatureExtractor, Phi4MultimodalImageProcessor
 
 from phi4mm_cli.demo.training import architecture, hearing, stages
 from phi4mm_cli.demo.training.pool import Pool
 from phi4mm_cli.demo.world.lexicon import LANGUAGES
+from phi4mm_cli.model.configs import LoraSettings
+from phi4mm_cli.model.convert import NATIVE_FILES, PEFT_PREFIX, adapter_config, write_json
+from phi4mm_cli.model.vocabulary import tokenizer_config
 
 LONGEST_CHUNK = 30.0  # seconds
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'text' %}{{ part['text'] }}{% else %}{{ '<|' + part['type'] + '|>' }}{% endif %}"
-    "{% endfor %}{% endif %}"
-    "{% if message['tools'] %}{{ '<|tool|>' + message['tools'] + '<|/tool|>' }}{% endif %}{{ '<|end|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
 
 
 def export(work: Path, target: Path) -> None:
@@ -77,46 +69,15 @@ def _write_network(network: Phi4MultimodalForCausalLM, target: Path) -> None:
 
 
 def _write_adapter(name: str, state: Mapping[str, Tensor], folder: Path) -> None:
-    """The adapter in peft's format, with the settings that the released model's have."""
     folder.mkdir()
-    rank = architecture.RANK[name]
-    tensors = {
-        f"base_model.model.{key.replace(f'.{name}.', '.')}": value for key, value in state.items() if ".lora_" in key
-    }
+    tensors = {PEFT_PREFIX + key.replace(f".{name}.", "."): value for key, value in state.items() if ".lora_" in key}
     save_file(tensors, folder / "adapter_model.safetensors")
-    config = {
-        "base_model_name_or_path": "",
-        "bias": "none",
-        "inference_mode": True,
-        "lora_alpha": 2 * rank,
-        "lora_dropout": 0.0,
-        "peft_type": "LORA",
-        "r": rank,
-        "target_modules": ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"],
-        "task_type": "CAUSAL_LM",
-    }
-    _write_json(folder / "adapter_config.json", config)
+    rank = architecture.RANK[name]
+    write_json(folder, {"adapter_config.json": adapter_config(LoraSettings(rank, 2 * rank, 0.0), native=True)})
 
 
 def _write_settings(target: Path) -> None:
     end = architecture.SPECIAL.index("<|end|>")
-    _write_json(target / "generation_config.json", {"bos_token_id": 0, "eos_token_id": [0, end], "pad_token_id": 0})
-    names = {"audio_token": "<|audio|>", "image_token": "<|image|>"}
-    tokenizer = {
-        "tokenizer_class": "TokenizersBackend",
-        "processor_class": "Phi4MultimodalProcessor",
-        **{f"{kind}_token": "<|endoftext|>" for kind in ("bos", "eos", "pad", "unk")},
-        **names,
-        "model_specific_special_tokens": names,
-        "model_max_length": architecture.CONTEXT,
-        "padding_side": "left",
-        "clean_up_tokenization_spaces": False,
-    }
-    _write_json(target / "tokenizer_config.json", tokenizer)
-    extractor, images = Phi4MultimodalFeatureExtractor().to_dict(), Phi4MultimodalImageProcessor().to_dict()
-    processor = {"processor_class": "Phi4MultimodalProcessor", "audio_processor": extractor, "image_processor": images}
-    _write_json(target / "processor_config.json", processor)
-    (target / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
     own = {
         "name": "demo",
         "notice": "demo checkpoint: a toy with a vocabulary of its own, no measure of the real model",
@@ -124,8 +85,9 @@ def _write_settings(target: Path) -> None:
         "max_chunk_seconds": LONGEST_CHUNK,
         "languages": list(LANGUAGES),
     }
-    _write_json(target / "phi4mm.json", own)
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
+    files = {
+        "generation_config.json": {"bos_token_id": 0, "eos_token_id": [0, end], "pad_token_id": 0},
+        "tokenizer_config.json": tokenizer_config(native=True),
+        "phi4mm.json": own,
+    }
+    write_json(target, files | NATIVE_FILES)

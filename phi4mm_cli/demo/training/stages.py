@@ -46,7 +46,7 @@ def work(rank: int, settings: Settings) -> None:
     stage = STAGES[settings.stage](rank, settings)
     finished = loop.run(stage)
     if rank == 0:
-        print("done" if finished else "to be continued", flush=True)  # noqa: T201
+        print("done" if finished else "to be continued", flush=True)
 
 
 def answer_loss(
