@@ -10,7 +10,7 @@ from pathlib import Path
 from phi4mm_cli import demo
 from phi4mm_cli.demo.training.pool import passage, speak_passage
 from phi4mm_cli.demo.world import __main__ as printed
-from phi4mm_cli.demo.world import conversations, pictures, scenes, sentences, tools
+from phi4mm_cli.demo.world import conversations, documents, pictures, scenes, sentences, tools
 
 WORLD = Path(demo.__file__).parent / "WORLD.md"
 
@@ -85,7 +85,7 @@ def test_shapes_are_drawn_where_the_scene_has_them() -> None:
 
 def test_text_lies_where_its_marks_say() -> None:
     rng = random.Random(5)
-    for write in (conversations.line, conversations.page, conversations.table, conversations.receipt):
+    for write in (documents.line, documents.page, documents.table, documents.receipt):
         text = write(rng)
         drawing = pictures.draw_text(text, rng)
         words = [mark.text for mark in drawing.marks]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from phi4mm_cli.demo.exam.cases import Case, Skill, Studio, asked
-from phi4mm_cli.demo.world import conversations, pictures, prompts, scenes
+from phi4mm_cli.demo.world import documents, pictures, prompts, scenes
 from phi4mm_cli.demo.world.pictures import Drawing
 from phi4mm_cli.schema import Message, Part
 
@@ -83,8 +83,8 @@ SHAPES = (
     Skill("A spoken question about a picture", "exact", 95, shown(_question, spoken=True)),
 )
 READING = (
-    Skill("A line of text", "character error rate", 3, shown(page(conversations.line))),
-    Skill("A short page", "character error rate", 3, shown(page(conversations.page))),
-    Skill("A table, to Markdown", "character error rate", 3, shown(page(conversations.table))),
-    Skill("A receipt", "character error rate", 3, shown(page(conversations.receipt))),
+    Skill("A line of text", "character error rate", 3, shown(page(documents.line))),
+    Skill("A short page", "character error rate", 3, shown(page(documents.page))),
+    Skill("A table, to Markdown", "character error rate", 3, shown(page(documents.table))),
+    Skill("A receipt", "character error rate", 3, shown(page(documents.receipt))),
 )

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from phi4mm_cli.demo.exam.cases import BEYOND, RATE, Case, Skill, Studio, asked, heard, transcribed
-from phi4mm_cli.demo.world import conversations, noises, prompts, tools
+from phi4mm_cli.demo.world import conversations, documents, noises, prompts, tools
 from phi4mm_cli.demo.world.lexicon import LANGUAGES, NAMES, Language
 from phi4mm_cli.schema import Message
 
@@ -73,7 +73,7 @@ def told_stories(studio: Studio, beyond: bool) -> Iterator[Case]:
     """Recordings of several sentences, to be told in one."""
     while True:
         language = studio.rng.choice(LANGUAGES)
-        told, gist = conversations.story(studio.rng, most_others=2)
+        told, gist = documents.story(studio.rng, most_others=2)
         path = studio.record([phrase[language] for phrase in told], language, beyond=beyond)
         messages = heard(path, studio, prompts.SUMMARIZE)
         yield Case(partial(asked, messages), gist[language])

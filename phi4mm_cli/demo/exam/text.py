@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from phi4mm_cli.demo.exam.cases import TURNS_BEYOND, Case, Skill, Studio, asked
-from phi4mm_cli.demo.world import conversations, tools
+from phi4mm_cli.demo.world import conversations, documents, tools
 from phi4mm_cli.demo.world.conversations import Conversation, user
 
 Drawn = tuple[Conversation, str | None]
@@ -40,7 +40,7 @@ def _arithmetic(rng: random.Random) -> Drawn:
 def _text_task(task: str) -> Callable[[random.Random], Drawn]:
     def draw(rng: random.Random) -> Drawn:
         while True:
-            messages = conversations.on_text(rng)
+            messages = documents.on_text(rng)
             if str(messages[0].parts[0]).startswith(task):
                 return messages, None
 

@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from torch import nn
 from transformers import Phi4MultimodalConfig, Phi4MultimodalForCausalLM
 
-from phi4mm_cli.demo.world import conversations, lexicon, scenes, sentences, tools
+from phi4mm_cli.demo.world import conversations, documents, lexicon, scenes, sentences, tools
 from phi4mm_cli.demo.world.prompts import all_prompts
 from phi4mm_cli.model.adapters import TARGETS
 
@@ -80,12 +80,12 @@ def _corpus() -> Iterator[str]:
         for messages in (
             conversations.memory(rng),
             conversations.instructed(rng),
-            conversations.on_text(rng),
-            conversations.on_scene(rng),
+            documents.on_text(rng),
+            documents.on_scene(rng),
             tools.conversation(rng)[0],
         ):
             yield from (str(part) for message in messages for part in message.parts)
-        told, gist = conversations.story(rng)
+        told, gist = documents.story(rng)
         for language in lexicon.LANGUAGES:
             yield " ".join(phrase[language] for phrase in [*told, gist])
     names = [*lexicon.PEOPLE, *lexicon.CITIES, *lexicon.DAYS, *lexicon.MONTHS]

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from phi4mm_cli.demo.world import conversations, tools
+from phi4mm_cli.demo.world import conversations, documents, tools
 from phi4mm_cli.demo.world.conversations import Conversation
 from phi4mm_cli.prompt import Marker, render
 
@@ -72,9 +72,9 @@ def written(rng: random.Random) -> Drawn:
     if roll < 0.30:
         return conversations.instructed(rng), None
     if roll < 0.63:
-        return conversations.on_text(rng), None
+        return documents.on_text(rng), None
     if roll < 0.73:
-        return conversations.on_scene(rng), None
+        return documents.on_scene(rng), None
     if roll < 0.84:
         return sums(rng), None
     if roll < 0.87:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers.models.phi4_multimodal.modeling_phi4_multimodal import Phi4MultimodalImageEmbedding
 
 from phi4mm_cli.demo.training.examples import Encoder
-from phi4mm_cli.demo.world import conversations, pictures, scenes, sentences
+from phi4mm_cli.demo.world import documents, pictures, scenes, sentences
 from phi4mm_cli.demo.world.pictures import Drawing, Mark
 from phi4mm_cli.model.pixels import CROP, Crops, pixels
 from phi4mm_cli.model.vision import encode
@@ -155,17 +155,17 @@ def text(rng: random.Random) -> str:
     """Something to be read, in Markdown; loose words and amounts as often as what makes sense."""
     roll = rng.random()
     if roll < 0.2:
-        return conversations.table(rng)
+        return documents.table(rng)
     if roll < 0.4:
-        return conversations.receipt(rng)
+        return documents.receipt(rng)
     if roll < 0.6:
-        return conversations.line(rng)
+        return documents.line(rng)
     if roll < 0.75:
-        return conversations.page(rng)
+        return documents.page(rng)
     lines = []
     for _ in range(rng.randint(1, 14)):
         words = " ".join(sentences.sentence(rng)["en"] for _ in range(3)).split()
-        words += [conversations.amount(rng), "".join(rng.choices(LETTERS[:36], k=rng.randint(2, 6)))]
+        words += [documents.amount(rng), "".join(rng.choices(LETTERS[:36], k=rng.randint(2, 6)))]
         lines.append(" ".join(rng.sample(words, rng.randint(1, 5))))
     return "\n".join(lines)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from phi4mm_cli.demo.voice import Speech
-from phi4mm_cli.demo.world import conversations, scenes, sentences, tools
+from phi4mm_cli.demo.world import conversations, documents, scenes, sentences, tools
 from phi4mm_cli.demo.world.lexicon import Language, Phrase
 from phi4mm_cli.demo.world.speakers import Speaker
 from phi4mm_cli.model.features import log_mel
@@ -57,7 +57,7 @@ def passage(number: int, seed: int) -> tuple[str, Language, list[Phrase | dict[s
         wanted = tools.errand(rng, spoken=True)
         return "errand", "en", [{"en": wanted.asked}], [wanted.tool, wanted.arguments]
     if roll < 0.25:
-        told, gist = conversations.story(rng, most_others=2)
+        told, gist = documents.story(rng, most_others=2)
         return "story", language, [dict(phrase) for phrase in told], gist
     if roll < 0.42:
         words = " ".join(sentences.sentence(rng)[language] for _ in range(5)).replace(".", "").split()

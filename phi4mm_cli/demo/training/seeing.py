@@ -10,7 +10,7 @@ from phi4mm_cli.demo.training.clips import Composer, Labelled
 from phi4mm_cli.demo.training.examples import Batch, Encoder, Example, collate
 from phi4mm_cli.demo.training.looking import Labeller, Seen
 from phi4mm_cli.demo.training.pool import Pool, Utterance
-from phi4mm_cli.demo.world import conversations, pictures, prompts, scenes
+from phi4mm_cli.demo.world import documents, pictures, prompts, scenes
 from phi4mm_cli.demo.world.conversations import answer, user
 from phi4mm_cli.demo.world.pictures import Drawing
 from phi4mm_cli.model.features import audio_tokens
@@ -99,13 +99,13 @@ class Asker:
         """A page of text, a table or a receipt, to be written in Markdown."""
         roll = self.rng.random()
         if roll < 0.3:
-            text = conversations.line(self.rng)
+            text = documents.line(self.rng)
         elif roll < 0.55:
-            text = conversations.page(self.rng)
+            text = documents.page(self.rng)
         elif roll < 0.75:
-            text = conversations.table(self.rng)
+            text = documents.table(self.rng)
         else:
-            text = conversations.receipt(self.rng)
+            text = documents.receipt(self.rng)
         return self._shown([pictures.draw_text(text, self.rng)], prompts.READ, text)
 
     def _size(self) -> int:

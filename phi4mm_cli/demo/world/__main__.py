@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from phi4mm_cli.demo.world import conversations, lexicon, prompts, scenes, sentences, tools
+from phi4mm_cli.demo.world import conversations, documents, lexicon, prompts, scenes, sentences, tools
 from phi4mm_cli.demo.world.lexicon import LANGUAGES, NAMES, Phrase
 
 LISTS: dict[str, Iterable[Phrase]] = {
@@ -53,7 +53,7 @@ def lines() -> Iterator[str]:
         yield f"- `{name}`: {' / '.join(dict.fromkeys(listed))}"
     yield "- `hour`: two to twelve; `digits`: three to six single digits"
     yield from ("", "## Stories and their summary", "")
-    yield from trilingual([*conversations.STORY, conversations.GIST])
+    yield from trilingual([*documents.STORY, documents.GIST])
     yield from ("", "## Instructions", "")
     yield from (f"- `{prompt.strip()}`" for prompt in prompts.all_prompts())
     yield from ("", "## Questions", "")

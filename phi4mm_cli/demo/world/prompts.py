@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from phi4mm_cli.commands import transcribe
-from phi4mm_cli.demo.world import conversations, lexicon, scenes
+from phi4mm_cli.demo.world import documents, lexicon, scenes
 
 TRANSCRIBE = transcribe.PROMPT
 TRANSCRIBE_IN = transcribe.LANGUAGE_PROMPT.replace("{language}", "{}")
@@ -24,8 +24,8 @@ SUMMARIZE_IMAGES = "Summarize the content of the images."
 def all_prompts() -> list[str]:
     """Every fixed instruction, for the tokenizer."""
     names = [lexicon.NAMES[language] for language in lexicon.LANGUAGES]
-    forms = (TRANSCRIBE_IN, TRANSLATE, TRANSLATE_COT, conversations.TRANSLATE_TEXT)
+    forms = (TRANSCRIBE_IN, TRANSLATE, TRANSLATE_COT, documents.TRANSLATE_TEXT)
     fixed = [TRANSCRIBE, f" {SEPARATOR} ", SUMMARIZE, TERMS.format("Alice, Bob"), DESCRIBE, READ, SUMMARIZE_IMAGES]
     fixed += [scenes.DIFFERENCE, scenes.MOTION, scenes.HIGHEST, scenes.LOWEST]
-    fixed += [conversations.SUMMARIZE_TEXT, conversations.REPEAT_TEXT]
+    fixed += [documents.SUMMARIZE_TEXT, documents.REPEAT_TEXT]
     return fixed + [form.format(name) for form in forms for name in names]
