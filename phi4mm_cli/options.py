@@ -24,6 +24,8 @@ from phi4mm_cli.schema import Sampling
 # Options that a project's own file may not set: a cloned folder must not redirect recordings or choose what is run.
 PERSONAL = frozenset({"model", "revision", "adapter", "engine"})
 
+LONGEST_CHUNK = 40.0  # seconds: the encoder's window, and the longest clip that the model card advises
+
 
 class EngineName(StrEnum):
     """What runs the model."""
@@ -55,6 +57,20 @@ def option(*names: str, help: str, panel: str | None = None, **settings: Any) ->
     """An option of the command line, with its `PHI4MM_X` variable."""
     variable = "PHI4MM_" + names[0].split("/")[0].lstrip("-").replace("-", "_").upper()
     return typer.Option(*names, envvar=variable, show_envvar=False, help=help, rich_help_panel=panel, **settings)
+
+
+@dataclass(frozen=True, slots=True)
+class ListeningOptions:
+    """How recordings are heard. Raises UsageError where a value is out of its range."""
+
+    chunk_seconds: Annotated[
+        float | None, option("--chunk-seconds", help="Longest chunk, 1 to 40.", show_default="what the model takes")
+    ] = None
+    vad: Annotated[bool, option("--vad/--no-vad", help="Find the speech first, or hear everything.")] = True
+
+    def __post_init__(self) -> None:
+        if self.chunk_seconds is not None and not 1 <= self.chunk_seconds <= LONGEST_CHUNK:
+            raise UsageError(f"--chunk-seconds is 1 to {LONGEST_CHUNK:g}, not {self.chunk_seconds:g}")
 
 
 @dataclass(frozen=True, slots=True)
