@@ -45,8 +45,7 @@ def _question(rng: random.Random, size: int) -> Drawn:
 
 def _difference(rng: random.Random, size: int) -> Drawn:
     three, answer = scenes.difference(rng)
-    sizes = (size, pictures.CROP, pictures.CROP)
-    return [pictures.draw_scene(s, rng, side) for s, side in zip(three, sizes, strict=True)], scenes.DIFFERENCE, answer
+    return _several(three, rng, size), scenes.DIFFERENCE, answer
 
 
 def _bars(rng: random.Random, size: int) -> Drawn:
@@ -57,8 +56,12 @@ def _bars(rng: random.Random, size: int) -> Drawn:
 
 def _motion(rng: random.Random, size: int) -> Drawn:
     film, answer = scenes.frames(rng)
+    return _several(film, rng, size), scenes.MOTION, answer
+
+
+def _several(three: Sequence[scenes.Scene], rng: random.Random, size: int) -> list[Drawing]:
     sizes = (size, pictures.CROP, pictures.CROP)
-    return [pictures.draw_scene(f, rng, side) for f, side in zip(film, sizes, strict=True)], scenes.MOTION, answer
+    return [pictures.draw_scene(items, rng, side) for items, side in zip(three, sizes, strict=True)]
 
 
 def page(write: Callable[[random.Random], str]) -> Callable[[random.Random, int], Drawn]:

@@ -173,26 +173,37 @@ def tower(module: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
-def speech(rank: int, settings: Settings) -> loop.Stage:
-    """The speech adapter, the audio encoder and its projection, on a base model that stays as it is."""
+def _with_adapter(settings: Settings, name: str) -> tuple[Encoder, Phi4MultimodalForCausalLM, Pool]:
+    """What writes examples, the network with a new adapter on the trained base, and the pool; all weights frozen."""
     tokens = tokenizer(settings.folder)
-    writer = Encoder(tokens)
     network = architecture.new_network(vocabulary(tokens))
     settings.begin_from("far", decoder(network))
+    architecture.add_adapter(network, name)
     network.requires_grad_(False)
-    architecture.add_adapter(network, "speech")
-    module = network.model.embed_tokens_extend.audio_embed
     pool = Pool(settings.folder / "pool")
-    hearing.set_moments(module.encoder, pool)
-    heads = hearing.Heads(architecture.ENCODER, len(pool.sound_names), vocabulary(tokens))
+    hearing.set_moments(network.model.embed_tokens_extend.audio_embed.encoder, pool)
+    return Encoder(tokens), network, pool
+
+
+def _thawed(network: nn.Module, named: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    """The named parameters and the adapter's, to be trained."""
+    named = named | {name: parameter for name, parameter in network.named_parameters() if ".lora_" in name}
+    for parameter in named.values():
+        parameter.requires_grad_(True)
+    return named
+
+
+def speech(rank: int, settings: Settings) -> loop.Stage:
+    """The speech adapter, the audio encoder and its projection, on a base model that stays as it is."""
+    writer, network, pool = _with_adapter(settings, "speech")
+    module = network.model.embed_tokens_extend.audio_embed
+    heads = hearing.Heads(architecture.ENCODER, len(pool.sound_names), vocabulary(writer.tokenizer))
     named = {f"encoder.{name}": parameter for name, parameter in module.encoder.named_parameters()}
     named |= {f"heads.{name}": parameter for name, parameter in heads.named_parameters()}
     if not settings.state().exists():
         settings.begin_from("listen", named)
     named |= {f"projection.{n}": p for n, p in module.named_parameters() if "_for_speech" in n}
-    named |= {n: p for n, p in network.named_parameters() if ".lora_" in n}
-    for parameter in named.values():
-        parameter.requires_grad_(True)
+    named = _thawed(network, named)
     steps, done = settings.steps or 5000, loop.resumed(settings.state())
     batches = answering.batches(
         pool, writer, 1000 * done + rank, done / steps, 1 / steps, 60.0, 0.2, architecture.SWITCH
@@ -218,26 +229,17 @@ def speech(rank: int, settings: Settings) -> loop.Stage:
 
 def see(rank: int, settings: Settings) -> loop.Stage:
     """The vision adapter, the tower and the projections, on a base model and an audio encoder that stay as they are."""
-    tokens = tokenizer(settings.folder)
-    writer = Encoder(tokens)
-    network = architecture.new_network(vocabulary(tokens))
-    settings.begin_from("far", decoder(network))
-    network.requires_grad_(False)
-    architecture.add_adapter(network, "vision")
+    writer, network, pool = _with_adapter(settings, "vision")
     audio, image = network.model.embed_tokens_extend.audio_embed, network.model.embed_tokens_extend.image_embed
-    pool = Pool(settings.folder / "pool")
-    hearing.set_moments(audio.encoder, pool)
     settings.begin_from("speech", {f"encoder.{n}": p for n, p in audio.encoder.named_parameters()})
-    heads = looking.Heads(architecture.VISION, vocabulary(tokens))
+    heads = looking.Heads(architecture.VISION, vocabulary(writer.tokenizer))
     named = {f"tower.{name}": parameter for name, parameter in tower(image).items()}
     named |= {f"heads.{name}": parameter for name, parameter in heads.named_parameters()}
     if not settings.state().exists():
         settings.begin_from("look", named)
     named |= {f"image_projection.{n}": p for n, p in image.named_parameters() if "img_projection" in n}
     named |= {f"audio_projection.{n}": p for n, p in audio.named_parameters() if "_for_vision_speech" in n}
-    named |= {n: p for n, p in network.named_parameters() if ".lora_" in n}
-    for parameter in named.values():
-        parameter.requires_grad_(True)
+    named = _thawed(network, named)
     steps, done = settings.steps or 5000, loop.resumed(settings.state())
     batches = seeing.batches(pool, writer, 1000 * done + rank, done / steps, 1 / steps, 10, 0.2, architecture.SWITCH)
 
