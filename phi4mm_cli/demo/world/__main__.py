@@ -44,8 +44,8 @@ def lines() -> Iterator[str]:
     """The lines of WORLD.md."""
     yield "# The demo's world"
     yield ""
-    yield "All that the demo's training teaches, printed by `python -m phi4mm_cli.demo.world`; what of it a checkpoint knows"
-    yield "is in its card, README.md. Numbers are spoken and transcribed in words."
+    yield "All that the demo's training teaches, printed by `python -m phi4mm_cli.demo.world`; what a checkpoint knows"
+    yield "of it is in its card, README.md. Numbers are spoken and transcribed in words."
     yield from ("", "## Sentences", "")
     yield from trilingual(sentences.TEMPLATES)
     yield from ("", "## What stands in the braces", "")
