@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable
 from typing import TextIO
 
-from phi4mm_cli import captions
+from phi4mm_cli import captions, subtitles
 from phi4mm_cli.schema import Document
+from phi4mm_cli.subtitles import Cue, Subtitles, escaped
 
 
 def write_text(document: Document, file: TextIO) -> None:
@@ -27,17 +28,17 @@ def write_jsonl(document: Document, file: TextIO) -> None:
 
 def write_srt(document: Document, file: TextIO) -> None:
     """SubRip captions, numbered from 1."""
-    for number, caption in enumerate(captions.from_segments(document.body.segments), 1):
-        text = "\n".join(caption.lines).replace("-->", "->")
-        file.write(f"{number}\n{_clock(caption.start, ',')} --> {_clock(caption.end, ',')}\n{text}\n\n")
+    subtitles.write(_subtitles("srt", document), file)
 
 
 def write_vtt(document: Document, file: TextIO) -> None:
     """WebVTT captions, with the characters escaped that have a meaning there."""
-    file.write("WEBVTT\n\n")
-    for caption in captions.from_segments(document.body.segments):
-        text = "\n".join(caption.lines).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-        file.write(f"{_clock(caption.start, '.')} --> {_clock(caption.end, '.')}\n{text}\n\n")
+    subtitles.write(_subtitles("vtt", document), file)
+
+
+def _subtitles(kind: subtitles.Kind, document: Document) -> Subtitles:
+    shown = captions.from_segments(document.body.segments)
+    return Subtitles(kind, tuple(Cue(c.start, c.end, escaped("\n".join(c.lines), kind)) for c in shown))
 
 
 def write_tsv(document: Document, file: TextIO) -> None:
@@ -46,13 +47,6 @@ def write_tsv(document: Document, file: TextIO) -> None:
     for segment in document.body.segments:
         text = " ".join(segment.text.split())
         file.write(f"{round(segment.start * 1000)}\t{round(segment.end * 1000)}\t{text}\n")
-
-
-def _clock(milliseconds: int, mark: str) -> str:
-    seconds, milliseconds = divmod(milliseconds, 1000)
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:02}:{minutes:02}:{seconds:02}{mark}{milliseconds:03}"
 
 
 WRITERS: dict[str, Callable[[Document, TextIO], None]] = {
