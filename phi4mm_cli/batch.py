@@ -19,6 +19,9 @@ from phi4mm_cli.schema import Body, Document, Profile, Source, Timings
 
 STDOUT = Path("-")
 
+CountTokens = Callable[[str], int]  # of a text; safe in any thread
+Prepare = Callable[[Profile, CountTokens], Callable[[Source], Flow[Body]]]
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -27,7 +30,7 @@ class Task:
     suffixes: Collection[str]  # of the files that are taken from folders
     probe: Callable[[Path], float | None]  # reads the header; the length in seconds where it tells; raises InputError
     source: Callable[[Path], Source]
-    prepare: Callable[[Profile], Callable[[Source], Flow[Body]]]  # the flow, once it is known what the model can do
+    prepare: Prepare  # the flow, once it is known what the model can do
     options: Mapping[str, str | int | float | bool | None]  # what is recorded of the options in each result
 
 
@@ -78,7 +81,7 @@ def run_files(
             named = {str(file.path): length for file, length in lengths.items()}
             with display(named, next(iter(lengths)).label, log.quiet) as bar:
                 loading.bar = bar
-                flow = task.prepare(opened.profile)
+                flow = task.prepare(opened.profile, opened.count_tokens)
                 jobs = (Job(name, lambda file=file: flow(task.source(file.path))) for name, file in owners.items())  # type: ignore[misc]
                 for outcome in run(jobs, opened, on_result=bar.advance):
                     writer.take(owners[outcome.job.name], outcome)
@@ -125,7 +128,14 @@ class _Writer:
             self.report.failed(file.label, outcome.error)
             return
         assert outcome.value is not None
-        document = Document(file.label, self.engine.info, self.task.options, Timings(outcome.seconds), outcome.value)
+        document = Document(
+            source=file.label,
+            model=self.engine.info,
+            options=self.task.options,
+            timings=Timings(outcome.seconds),
+            usage=outcome.usage,
+            body=outcome.value,
+        )
         try:
             self._write(file, document)
         except InputError as error:

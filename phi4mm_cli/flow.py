@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 from phi4mm_cli.cancel import Cancelled, cancelled_when
 from phi4mm_cli.engines import Engine
 from phi4mm_cli.errors import RequestError
-from phi4mm_cli.schema import Request, Result
+from phi4mm_cli.schema import Request, Result, Usage
 
 T = TypeVar("T")
 Flow = Generator[Iterable[Request], Sequence[Result], T]
@@ -42,6 +42,7 @@ class Outcome(Generic[T]):
 
     job: Job[T]
     seconds: float
+    usage: Usage
     value: T | None = None
     error: Exception | None = None
 
@@ -60,6 +61,7 @@ class _OpenFlow(Generic[T]):
     asked: list[str] = field(default_factory=list)  # keys of the round's requests, in order
     pending: dict[str, Request] = field(default_factory=dict)  # those that are not answered yet, by key
     answers: dict[str, Result] = field(default_factory=dict)
+    usage: Usage = field(default_factory=lambda: Usage(0, 0, 0))  # so far, in all rounds
     exhausted: bool = True  # the round has no more requests
     busy: bool = False  # a step is running
     stop: bool = False  # asks the running step to end early
@@ -169,7 +171,12 @@ class _Driver(Generic[T]):
 
     def _answer(self, opened: _OpenFlow[T], key: str, result: Result) -> None:
         opened.answers[key] = result
-        request = opened.pending.pop(key)
+        request, usage = opened.pending.pop(key), opened.usage
+        opened.usage = Usage(
+            usage.calls + 1,
+            usage.prompt_tokens + result.prompt_tokens,
+            usage.completion_tokens + len(result.tokens),
+        )
         if self._on_result is not None:
             self._on_result(opened.job, request, result)
 
@@ -226,9 +233,9 @@ class _Driver(Generic[T]):
         except Cancelled:
             opened.exhausted = True
         except StopIteration as end:
-            outcome = Outcome(opened.job, time.monotonic() - opened.started, value=end.value)
+            outcome = Outcome(opened.job, time.monotonic() - opened.started, opened.usage, value=end.value)
         except Exception as error:  # noqa: BLE001 - a bug met in one flow is that flow's failure, not the run's
-            outcome = Outcome(opened.job, time.monotonic() - opened.started, error=error)
+            outcome = Outcome(opened.job, time.monotonic() - opened.started, opened.usage, error=error)
             if opened.flow is not None:
                 opened.flow.close()
         with self._changed:

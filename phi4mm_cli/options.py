@@ -47,6 +47,7 @@ class Format(StrEnum):
     """Output formats, by their file extension."""
 
     TXT = "txt"
+    MD = "md"
     JSON = "json"
     SRT = "srt"
     VTT = "vtt"
@@ -125,7 +126,7 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """Which files are written, and where."""
+    """Which files are written, and where. A command writes the formats that its group of these has a switch for."""
 
     output_dir: Annotated[
         Path | None,
@@ -133,15 +134,12 @@ class OutputOptions:
     ] = None
     format: Annotated[
         list[str] | None,
-        option("--format", "-f", panel="Output", help="Formats, with commas: txt, json, srt, vtt, tsv."),
+        option("--format", "-f", panel="Output", help="Formats, with commas: those of the switches below."),
     ] = None
     txt: Annotated[bool, option("--txt", panel="Output", help="Write text.")] = False
     json: Annotated[bool, option("--json", panel="Output", help="Write JSON ([b]phi4mm schema[/b] describes it).")] = (
         False
     )
-    srt: Annotated[bool, option("--srt", panel="Output", help="Write SubRip captions.")] = False
-    vtt: Annotated[bool, option("--vtt", panel="Output", help="Write WebVTT captions.")] = False
-    tsv: Annotated[bool, option("--tsv", panel="Output", help="Write a table of times and text.")] = False
     jsonl: Annotated[bool, option("--jsonl", panel="Output", help="One line of JSON an input, on stdout.")] = False
     name: Annotated[str, option("--name", panel="Output", help="What the output of [b]-[/b] (stdin) is called.")] = (
         "stdin"
@@ -155,10 +153,28 @@ class OutputOptions:
 
     def formats(self) -> tuple[Format, ...]:
         """The formats asked for, each once, in the order of `Format`. Raises UsageError."""
+        offered = [f for f in Format if hasattr(self, f)]
         named = {name.strip().lower() for names in self.format or () for name in names.split(",")} - {""}
-        if unknown := sorted(named - set(Format)):
-            raise UsageError(f"unknown format '{unknown[0]}'", f"The formats are {', '.join(Format)}")
-        return tuple(f for f in Format if f in named or getattr(self, f))
+        if unknown := sorted(named - set(offered)):
+            message = "this command does not write" if unknown[0] in set(Format) else "unknown format"
+            raise UsageError(f"{message} '{unknown[0]}'", f"Its formats are {', '.join(offered)}")
+        return tuple(f for f in offered if f in named or getattr(self, f))
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionOutputOptions(OutputOptions):
+    """... of commands whose results have times."""
+
+    srt: Annotated[bool, option("--srt", panel="Output", help="Write SubRip captions.")] = False
+    vtt: Annotated[bool, option("--vtt", panel="Output", help="Write WebVTT captions.")] = False
+    tsv: Annotated[bool, option("--tsv", panel="Output", help="Write a table of times and text.")] = False
+
+
+@dataclass(frozen=True, slots=True)
+class PageOutputOptions(OutputOptions):
+    """... of commands whose results are pages to read."""
+
+    md: Annotated[bool, option("--md", panel="Output", help="Write Markdown.")] = False
 
 
 @dataclass(frozen=True, slots=True)

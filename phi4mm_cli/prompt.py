@@ -6,9 +6,11 @@ switched off, so that a document which contains `<|end|>` stays text.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 from phi4mm_cli.schema import Clip, Message, Picture
 
@@ -50,6 +52,27 @@ def render(messages: tuple[Message, ...], tools: str | None = None) -> Iterator[
             tools = None
         yield Marker(END)
     yield Marker("<|assistant|>")
+
+
+def size(messages: tuple[Message, ...], count: Callable[[str], int], tools: str | None = None) -> int:
+    """How many tokens the prompt of `messages` is; `count` tells those of a text.
+
+    A picture counts as one: how many it is, only its file tells.
+    """
+    tokens = 0
+    for kind, group in groupby(render(messages, tools), key=type):
+        pieces = [*group]
+        if kind is str:  # neighbours are one text, for tokens do not end where pieces do
+            tokens += count("".join(str(piece) for piece in pieces))
+        else:
+            tokens += sum(audio_tokens(piece.end - piece.start) if isinstance(piece, Clip) else 1 for piece in pieces)
+    return tokens
+
+
+def audio_tokens(seconds: float) -> int:
+    """How many tokens a clip is: one for every 8 frames begun, windows of 25 ms every 10 ms."""
+    frames = max(1, (round(seconds * 16000) - 400) // 160 + 1)
+    return math.ceil(frames / 8)
 
 
 def _parts(message: Message) -> Iterator[Piece]:

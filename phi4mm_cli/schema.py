@@ -140,6 +140,7 @@ class Profile:
     max_chunk_seconds: float = 30.0  # the longest clip that it transcribes well
     languages: tuple[str, ...] | None = None  # codes of the languages it hears; None: all of the model's
     notice: str | None = None  # what every user of it should be told
+    context: int = 131072  # tokens: the longest prompt together with its answer
 
 
 # ---------------------------------------------------------------------------------------------- what is written
@@ -206,6 +207,15 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What one input cost the model."""
+
+    calls: int  # requests that were answered
+    prompt_tokens: int  # of all prompts together, sound and pictures included
+    completion_tokens: int  # of all answers together
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """A result with where it came from: what `--json` writes, with the fields of the body beside the others."""
 
@@ -213,6 +223,7 @@ class Document:
     model: ModelInfo
     options: Mapping[str, str | int | float | bool | None]
     timings: Timings
+    usage: Usage
     body: Body
 
     def to_json(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from phi4mm_cli.schema import (
     Segment,
     Timings,
     Transcript,
+    Usage,
     Warning,
     WarningCode,
 )
@@ -34,7 +35,8 @@ def document(*segments: tuple[float, float, str], warnings: tuple[Warning, ...] 
     body = Transcript(
         " ".join(s.text for s in made), "en", 10_000.0, made, Coverage("seconds", 10_000.0, 10_000.0, 12.0), warnings
     )
-    return Document("talk.wav", ModelInfo("demo", None, "local", "cpu", "float32"), {"vad": True}, Timings(1.0), body)
+    model = ModelInfo("demo", None, "local", "cpu", "float32")
+    return Document("talk.wav", model, {"vad": True}, Timings(1.0), Usage(1, 60, 20), body)
 
 
 def written(name: str, what: Document) -> str:

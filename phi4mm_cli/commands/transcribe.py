@@ -10,15 +10,15 @@ from typing import Annotated
 import typer
 
 from phi4mm_cli import hearing, languages
-from phi4mm_cli.batch import Task, run_files
+from phi4mm_cli.batch import CountTokens, Task, run_files
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.hearing import Listening, Question
 from phi4mm_cli.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from phi4mm_cli.options import (
+    CaptionOutputOptions,
     EngineOptions,
     ListeningOptions,
     LogOptions,
-    OutputOptions,
     SamplingOptions,
     option,
     with_shared,
@@ -77,7 +77,7 @@ def command(
     listening: ListeningOptions,
     engine: EngineOptions,
     sampling: SamplingOptions,
-    output: OutputOptions,
+    output: CaptionOutputOptions,
     log: LogOptions,
     language: Annotated[
         str, option("--language", "-l", help="What is spoken: a code, a name, or [b]auto[/b].")
@@ -86,7 +86,7 @@ def command(
     """Turn recordings into text, JSON and captions."""
     code = languages.audio_code(language)
 
-    def prepare(profile: Profile) -> Callable[[Source], Flow[Body]]:
+    def prepare(profile: Profile, _: CountTokens) -> Callable[[Source], Flow[Body]]:
         hearing.require_language(code, profile)
         options = Options(code, hearing.listening(listening, sampling, profile))
         return lambda source: flow(source, options)

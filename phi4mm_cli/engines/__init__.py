@@ -27,6 +27,12 @@ class Engine(Protocol):
     def profile(self) -> Profile:
         """What the checkpoint says of itself."""
 
+    def count_tokens(self, text: str) -> int:
+        """How many tokens of the model's vocabulary `text` is; names of control tokens in it are text like any other.
+
+        Loads no weights. Safe in any thread, unlike all else here: flows count while they make their requests.
+        """
+
     def room(self) -> int:
         """How many more requests the engine wants now; 0 asks the caller to wait."""
 

@@ -6,6 +6,7 @@ from collections.abc import Generator
 from types import TracebackType
 from typing import Self
 
+from phi4mm_cli import prompt
 from phi4mm_cli.errors import RequestError
 from phi4mm_cli.schema import Clip, Finish, ModelInfo, Part, Picture, Profile, Request, Result
 
@@ -27,6 +28,10 @@ class EchoEngine:
     def profile(self) -> Profile:
         """The real model's."""
         return Profile()
+
+    def count_tokens(self, text: str) -> int:
+        """A word counts as a token."""
+        return len(text.split())
 
     def room(self) -> int:
         """A fixed number, so that back-pressure is met here too."""
@@ -63,10 +68,12 @@ class EchoEngine:
 
 def _answer(request: Request) -> Result:
     asked = " ".join(_words(part) for message in request.messages for part in message.parts)
-    words, most = asked.split(" "), request.sampling.max_new_tokens  # a word counts as a token
-    text = " ".join(words[:most])
+    words, most = asked.split(" "), request.sampling.max_new_tokens
     finish: Finish = "stop" if len(words) <= most else "length"
-    return Result(text=text, tokens=tuple(text.encode()), finish=finish, prompt_tokens=len(asked.encode()))
+    size = prompt.size(request.messages, lambda text: len(text.split()), request.tools)
+    return Result(
+        text=" ".join(words[:most]), tokens=tuple(range(len(words[:most]))), finish=finish, prompt_tokens=size
+    )
 
 
 def _words(part: Part) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -17,6 +18,7 @@ from phi4mm_cli.prompt import render
 from phi4mm_cli.schema import Clip, ModelInfo, Picture, Profile, Request, Result
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from torch import Tensor
 
     from phi4mm_cli.model.generate import Prompt
@@ -73,6 +75,16 @@ class LocalEngine:
     def profile(self) -> Profile:
         """What the checkpoint says of itself."""
         return self._checkpoint.profile
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens `text` is, by the checkpoint's tokenizer. Raises MissingError where that cannot be read."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        from phi4mm_cli.model.tokenizer import read_tokenizer
+
+        return read_tokenizer(self._checkpoint.path)
 
     def room(self) -> int:
         """How many more requests fill the queue to a few batches."""

@@ -92,7 +92,8 @@ def ways_on(model: str, revision: str | None = None) -> str:
 
 
 def _checkpoint(folder: Path, name: str, revision: str | None, adapters: Adapters) -> Checkpoint:
-    layout = layout_of(read_json(folder / "config.json"), name)
+    config = read_json(folder / "config.json")
+    layout = layout_of(config, name)
     require_shards(folder, name)
     if not (folder / "tokenizer.json").is_file():
         raise MissingError(f"the model {name} has no tokenizer.json", ways_on(DEFAULT_MODEL))
@@ -105,6 +106,7 @@ def _checkpoint(folder: Path, name: str, revision: str | None, adapters: Adapter
         max_chunk_seconds=float(own.get("max_chunk_seconds", Profile().max_chunk_seconds)),
         languages=None if languages is None else tuple(languages),
         notice=own.get("notice"),
+        context=int(config.get("max_position_embeddings", Profile().context)),
     )
     return Checkpoint(folder, own.get("name", name), revision, own.get("dtype"), profile, layout, adapters)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ from transformers import Phi4MultimodalForCausalLM
 
 from phi4mm_cli.errors import MissingError
 from phi4mm_cli.model.checkpoint import Checkpoint
-from phi4mm_cli.model.folder import AGAIN, in_a_line, read_json, read_text
+from phi4mm_cli.model.folder import read_json
 from phi4mm_cli.model.layout import EMBEDDINGS
 from phi4mm_cli.model.memory import require
 from phi4mm_cli.model.original import OUTPUT, Contents, Place, full_config, read
 from phi4mm_cli.model.precision import choose_attention
+from phi4mm_cli.model.tokenizer import read_tokenizer
 from phi4mm_cli.prompt import TOOL_CALL, TOOL_CALL_END
 
 OnLoad = Callable[[int, int], None]
@@ -73,7 +73,7 @@ def assemble(
         torch.set_num_threads(1)
     config: Any = full_config(contents.config)
     network = _network(contents, config, device, dtype, on_load)
-    tokenizer = _tokenizer(checkpoint)
+    tokenizer = read_tokenizer(checkpoint.path)
     control = tokenizer.get_added_tokens_decoder()
     long_rope = config.rope_parameters["rope_type"] == "longrope"
     return Model(
@@ -129,20 +129,6 @@ def _read(contents: Contents, device: torch.device, dtype: torch.dtype, on_load:
 
     places = sorted(contents.tensors.items(), key=lambda item: (item[1].path, item[1].start))
     return {place: tensor.load(device, dtype, advance) for place, tensor in places}
-
-
-def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    """The tokenizer, for which "<|end|>" in a user's text is text, and so is every other control token."""
-    path = checkpoint.path / "tokenizer.json"
-    try:
-        content = json.loads(read_text(path))
-        for token in content["added_tokens"]:
-            token["special"] |= token["content"].startswith("<|")  # or texts could not be kept from naming it
-        tokenizer = Tokenizer.from_str(json.dumps(content))
-    except Exception as error:  # the tokenizers library has no narrower class
-        raise MissingError(f"{path} is no tokenizer: {in_a_line(error)}", AGAIN) from error
-    tokenizer.encode_special_tokens = True
-    return tokenizer
 
 
 def _end_tokens(checkpoint: Checkpoint, ids: int | list[int] | None) -> frozenset[int]:
