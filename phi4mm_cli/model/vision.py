@@ -65,6 +65,13 @@ def _tower(tower: Phi4MultimodalVisionModel, feature_layer: int, values: Tensor,
     if not unmasked:
         bias = torch.zeros(len(mask), 1, 1, hidden.shape[1], device=hidden.device, dtype=hidden.dtype)
         scores = bias.masked_fill(~mask.flatten(1)[:, None, None], torch.finfo(bias.dtype).min)
+    return through_layers(tower, feature_layer, hidden, scores)
+
+
+def through_layers(
+    tower: Phi4MultimodalVisionModel, feature_layer: int, hidden: Tensor, scores: Tensor | None = None
+) -> Tensor:
+    """Hidden states (crops, patches, tower size) from the embeddings of patches; `scores` are added to attention's."""
     layers: Any = tower.encoder.layers
     for layer in layers[: feature_layer % (len(layers) + 1)]:
         layer.self_attn.is_causal = False  # as it is in every vision transformer; the class says otherwise

@@ -260,7 +260,7 @@ def see(rank: int, settings: Settings) -> loop.Stage:
         guide, right = answering.guide_loss(network, embedded, [picture.words for picture in seen], 0.2)
         # Mirrored, so that what the projection for speech alone gives would not be understood beside a picture.
         told, _ = answering.guide_loss(network, [-rows for rows in spoken], [clip.words for clip in clips])
-        apart, seen_right = heads.loss(features, seen)
+        apart, seen_right = heads.loss(torch.cat(features), torch.cat([picture.labels for picture in seen]))
         del seen_right["words"]
         return total + 0.3 * (guide + told) + 0.1 * apart, figures | seen_right | {"guided": right}
 
