@@ -15,16 +15,43 @@ AUDIO = {
     "es": "Spanish",
     "pt": "Portuguese",
 }
+# What it reads and writes, as its card lists it.
+TEXT = AUDIO | {
+    "ar": "Arabic",
+    "cs": "Czech",
+    "da": "Danish",
+    "fi": "Finnish",
+    "he": "Hebrew",
+    "hu": "Hungarian",
+    "ko": "Korean",
+    "nl": "Dutch",
+    "no": "Norwegian",
+    "pl": "Polish",
+    "ru": "Russian",
+    "sv": "Swedish",
+    "th": "Thai",
+    "tr": "Turkish",
+    "uk": "Ukrainian",
+}
 AUTO = "auto"
 
 
 def audio_code(language: str) -> str | None:
     """The code of a language given by code or name, None for `auto`. Raises UsageError with the list otherwise."""
+    return _code(language, AUDIO, "hear")
+
+
+def text_code(language: str) -> str | None:
+    """The same for a language that is read or written."""
+    return _code(language, TEXT, "write")
+
+
+def _code(language: str, languages: dict[str, str], verb: str) -> str | None:
     wanted = language.strip().lower()
     if wanted == AUTO:
         return None
-    for code, name in AUDIO.items():
+    for code, name in languages.items():
         if wanted in (code, name.lower()):
             return code
-    known = ", ".join(f"{code} ({name})" for code, name in AUDIO.items())
-    raise UsageError(f"the model does not hear the language '{language}'", f"It hears {known}; or give 'auto'")
+    known = ", ".join(f"{code} ({name})" for code, name in languages.items())
+    raise UsageError(f"the model does not {verb} the language '{language}'", f"It {verb}s {known}; or give 'auto'")
