@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from phi4mm_cli import timing
 from phi4mm_cli.errors import UsageError
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.options import ListeningOptions, SamplingOptions
-from phi4mm_cli.schema import Clip, Coverage, Message, Profile, Request, Result, Segment, Source, Warning
+from phi4mm_cli.schema import Clip, Coverage, Message, Profile, Request, Result, Segment, Source, Warning, Word
 
 if TYPE_CHECKING:
     from phi4mm_cli.media.audio import Recording
@@ -51,6 +52,7 @@ class Answer:
 
     chunk: Chunk
     text: str
+    words: tuple[Word, ...] | None = None  # of the text, timed from the chunk's start; None where that is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ def hear(source: Source, question: Question, how: Listening) -> Flow[Hearing]:
         results = yield requests(recording)
     return Hearing(
         duration=recording.seconds,
-        answers=tuple(Answer(chunk, result.text) for chunk, result in zip(chunks, results, strict=True)),
+        answers=tuple(Answer(chunk, result.text, result.words) for chunk, result in zip(chunks, results, strict=True)),
         coverage=_coverage(recording, chunks, how),
         warnings=(*_input_warnings(recording), *_chunk_warnings(chunks, results)),
     )
@@ -101,16 +103,23 @@ def _request(clip: Clip, question: Question, how: Listening) -> Request:
     return Request((Message("user", (clip, question.instruction)),), how.sampling.sampling(budget))
 
 
-def segments(texts: Sequence[tuple[Chunk, str]]) -> tuple[Segment, ...]:
-    """A segment for each sentence of the texts of the chunks, timed by the voices in them."""
+def segments(answers: Sequence[Answer]) -> tuple[Segment, ...]:
+    """A segment for each sentence of the answers, with its words, within its chunk."""
     found: list[Segment] = []
-    for chunk, text in texts:
-        sentences = timing.sentences(text)
-        if sentences:
-            voiced = [(region.start, region.end) for region in chunk.speech] or [(chunk.start, chunk.end)]
-            for sentence, (start, end) in zip(sentences, timing.spread(sentences, voiced), strict=True):
-                found.append(Segment(len(found), start, end, sentence))
+    for answer in answers:
+        words = iter(_timed(answer))
+        for sentence in timing.sentences(answer.text):
+            said = tuple(islice(words, len(timing.words(sentence))))
+            found.append(Segment(len(found), said[0].start, said[-1].end, sentence, said))
     return tuple(found)
+
+
+def _timed(answer: Answer) -> list[Word]:
+    chunk = answer.chunk
+    if answer.words is not None:
+        return [Word(chunk.start + word.start, chunk.start + word.end, word.word) for word in answer.words]
+    voiced = [(region.start, region.end) for region in chunk.speech] or [(chunk.start, chunk.end)]
+    return timing.spread_words(answer.text, voiced)
 
 
 def _coverage(recording: Recording, chunks: Sequence[Chunk], how: Listening) -> Coverage:

@@ -85,6 +85,7 @@ class Request:
     messages: tuple[Message, ...]
     sampling: Sampling
     tools: str | None = None  # JSON text of the tools on offer, in the model's own flat format
+    word_times: bool = False  # asks when the words of the answer, a transcript, are said in the request's one clip
 
     @cached_property
     def key(self) -> str:
@@ -112,6 +113,15 @@ Finish = Literal[
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """A word as it is written, with its punctuation, and when it is said."""
+
+    start: float  # seconds
+    end: float  # seconds
+    word: str
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """The model's answer to one request."""
 
@@ -119,6 +129,7 @@ class Result:
     tokens: tuple[int, ...]  # without the end-of-text token
     finish: Finish
     prompt_tokens: int
+    words: tuple[Word, ...] | None = None  # of a transcript, timed from the clip's start; None: not asked, or not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +192,7 @@ class Segment:
     start: float  # seconds
     end: float  # seconds
     text: str
+    words: tuple[Word, ...] | None = None  # those of `text`, in order
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +209,8 @@ class Transcript:
 
 
 Body = Transcript
+
+WORD_TIMES = "word_timestamps"  # the option that has the words' own times written
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +244,9 @@ class Document:
         """One flat JSON object: the envelope, then the body of the task."""
         envelope = {f.name: to_json(getattr(self, f.name)) for f in fields(self) if f.name != "body"}
         body = to_json(self.body)
+        if not self.options.get(WORD_TIMES):
+            for segment in body.get("segments", ()):
+                segment.pop("words", None)
         return {"schema_version": SCHEMA_VERSION, "task": body.pop("task"), **envelope, **body}
 
 

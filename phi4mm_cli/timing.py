@@ -11,10 +11,14 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
+from phi4mm_cli.schema import Word
+
 Span = tuple[float, float]  # seconds
 
 SHORTEST = 0.001  # seconds of speech that every piece is given
 SNAP_SECONDS = 1.0  # how far the end of a sentence is moved to meet a pause
+_IDEOGRAPH = "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"  # and kana
+_WORD = re.compile(rf"[^\s\w]*[{_IDEOGRAPH}][^\s\w「『（【《〈“‘(]*|[^\s{_IDEOGRAPH}]+")
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"')\]»”]*\s+(?=\S)|(?<=[。！？])")
 
 
@@ -32,17 +36,33 @@ def _cut(text: str) -> list[str]:
     return [*pieces, text[start:]]
 
 
-def spread(pieces: Sequence[str], voiced: Sequence[Span]) -> list[Span]:
+def words(text: str) -> list[str]:
+    """The words of `text` with their punctuation; where a script has no spaces, each of its characters is one."""
+    return [word for sentence in sentences(text) for word in _WORD.findall(sentence)]
+
+
+def spread_words(text: str, voiced: Sequence[Span]) -> list[Word]:
+    """The words of `text` at an even pace within each sentence, and the sentences spread over `voiced`."""
+    found: list[Word] = []
+    pieces = sentences(text)
+    for sentence, (start, end) in zip(pieces, spread(pieces, voiced) if pieces else (), strict=True):
+        within = [(max(start, s), min(end, e)) for s, e in voiced if s < end and e > start]
+        said = words(sentence)
+        found += [Word(*span, word) for span, word in zip(spread(said, within, snap=0.0), said, strict=True)]
+    return found
+
+
+def spread(pieces: Sequence[str], voiced: Sequence[Span], snap: float = SNAP_SECONDS) -> list[Span]:
     """One span of time for each piece of text, in order, within `voiced` (rising, not empty).
 
-    A border between two pieces is moved to a pause of the voice where one lies within SNAP_SECONDS of speech; then the
-    pause belongs to neither piece. Spans never overlap and are never empty.
+    A border between two pieces is moved to a pause of the voice where one lies within `snap` seconds of speech; then
+    the pause belongs to neither piece. Spans never overlap and are never empty.
     """
     weights = [1 + sum(character.isalnum() for character in piece) for piece in pieces]
     reached = list(accumulate((end - start for start, end in voiced), initial=0.0))  # seconds of speech at each pause
     total, pauses = reached[-1], reached[1:-1]
     even = [total * said / sum(weights) for said in accumulate(weights, initial=0)]
-    borders = [_nearest(pauses, at) for at in even]
+    borders = [_nearest(pauses, at, snap) for at in even]
     borders[0], borders[-1] = 0.0, total
     if any(end - start < SHORTEST for start, end in pairwise(borders)):
         borders = even  # pieces met at one pause: the even pace is the best that is left
@@ -59,7 +79,7 @@ def spread(pieces: Sequence[str], voiced: Sequence[Span]) -> list[Span]:
     ]
 
 
-def _nearest(pauses: Sequence[float], at: float) -> float:
+def _nearest(pauses: Sequence[float], at: float, within: float) -> float:
     """The pause nearest to `at`, where one is near; else `at`."""
-    near = [pause for pause in pauses if abs(pause - at) <= SNAP_SECONDS]
+    near = [pause for pause in pauses if abs(pause - at) <= within]
     return min(near, key=lambda pause: abs(pause - at), default=at)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
 from typing import TextIO
 
 from phi4mm_cli import captions, subtitles
-from phi4mm_cli.schema import Document
-from phi4mm_cli.subtitles import Cue, Subtitles, escaped
+from phi4mm_cli.captions import Caption
+from phi4mm_cli.schema import WORD_TIMES, Document, Segment
+from phi4mm_cli.subtitles import Cue, Subtitles, clock, escaped
 
 
 def write_text(document: Document, file: TextIO) -> None:
@@ -32,13 +34,37 @@ def write_srt(document: Document, file: TextIO) -> None:
 
 
 def write_vtt(document: Document, file: TextIO) -> None:
-    """WebVTT captions, with the characters escaped that have a meaning there."""
+    """WebVTT captions, with the characters escaped that have a meaning there; word by word where that was asked for."""
     subtitles.write(_subtitles("vtt", document), file)
 
 
 def _subtitles(kind: subtitles.Kind, document: Document) -> Subtitles:
     shown = captions.from_segments(document.body.segments)
-    return Subtitles(kind, tuple(Cue(c.start, c.end, escaped("\n".join(c.lines), kind)) for c in shown))
+    if kind == "vtt" and document.options.get(WORD_TIMES):
+        starts = _word_starts(document.body.segments)
+        texts = [_word_by_word(caption, starts) for caption in shown]
+    else:
+        texts = [escaped("\n".join(caption.lines), kind) for caption in shown]
+    return Subtitles(kind, tuple(Cue(c.start, c.end, text) for c, text in zip(shown, texts, strict=True)))
+
+
+def _word_by_word(caption: Caption, starts: Iterator[int | None]) -> str:
+    """The text of a cue with a time before each word that begins while it is shown, as WebVTT has them: rising."""
+    text, latest = "", caption.start
+    for character in "\n".join(caption.lines):
+        start = None if character.isspace() else next(starts, None)
+        if start is not None and latest < start < caption.end:
+            text, latest = f"{text}<{clock(start)}>", start
+        text += character if character.isspace() else escaped(character, "vtt")
+    return text
+
+
+def _word_starts(segments: Iterable[Segment]) -> Iterator[int | None]:
+    """For each character of the words that is no space, the millisecond at which a word begins with it, if one does."""
+    for segment in segments:
+        for word in segment.words or ():
+            yield round(word.start * 1000)
+            yield from repeat(None, len(word.word) - 1)
 
 
 def write_tsv(document: Document, file: TextIO) -> None:

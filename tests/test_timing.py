@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phi4mm_cli.timing import sentences, spread
+from phi4mm_cli.timing import sentences, spread, spread_words, words
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,25 @@ from phi4mm_cli.timing import sentences, spread
 )
 def test_sentences(text: str, expected: list[str]) -> None:
     assert sentences(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Hello,  wörld! It's (a) test.", ["Hello,", "wörld!", "It's", "(a)", "test."]),
+        ("3.50 € — “yes”", ["3.50", "€", "—", "“yes”"]),
+        ("今日は「雨」です。OK了吗？", ["今", "日", "は", "「雨」", "で", "す。", "OK", "了", "吗？"]),
+    ],
+)
+def test_words(text: str, expected: list[str]) -> None:
+    assert words(text) == expected
+
+
+def test_words_of_a_sentence_go_on_through_its_pauses() -> None:
+    found = spread_words("One two. Three.", [(1.0, 2.0), (3.0, 4.0), (5.0, 6.0)])
+    assert [word.word for word in found] == ["One", "two.", "Three."]
+    times = [time for word in found for time in (word.start, word.end)]
+    assert times == pytest.approx([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
 
 
 def test_one_piece_takes_the_voice_from_its_start_to_its_end() -> None:
@@ -45,6 +64,16 @@ def test_more_sentences_than_pauses() -> None:
     spans = spread(["Aaaa.", "Bbbb.", "Cccc."], [(0.0, 1.0), (2.0, 3.0)])
     assert spans[0][0] == 0.0
     assert spans[-1][1] == 3.0
+
+
+@given(st.text("aé 1.。!今「", max_size=60), st.floats(0.1, 100))
+def test_words_are_the_text_without_its_spaces_and_lie_in_the_voice(text: str, length: float) -> None:
+    found = spread_words(text, [(2.0, 2.0 + length)])
+    assert "".join(word.word for word in found) == "".join(text.split())
+    assert [word.word for word in found] == words(text)
+    times = [time for word in found for time in (word.start, word.end)]
+    assert times == sorted(times)
+    assert all(2.0 <= time <= 2.0 + length for time in times)
 
 
 texts = st.lists(st.text("abc 1.", min_size=1), min_size=1, max_size=12)

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import get_args
@@ -25,6 +26,7 @@ from phi4mm_cli.schema import (
     Usage,
     Warning,
     WarningCode,
+    Word,
 )
 
 LONG = "The quarterly budget of the northern office was discussed at length, and nobody agreed with anybody else."
@@ -54,6 +56,22 @@ def test_vtt_escapes_what_has_a_meaning_there() -> None:
     text = written("vtt", document((1.0, 2.0, "R&D <i>says</i> a --> b")))
     assert text.startswith("WEBVTT\n\n00:00:01.000 --> 00:00:02.000\n")
     assert "R&amp;D &lt;i&gt;says&lt;/i&gt; a --&gt; b" in text
+
+
+def test_vtt_tells_words_one_by_one_where_that_is_asked_for() -> None:
+    said = (Word(1.0, 1.2, "R&D"), Word(1.4, 1.5, "says"), Word(1.5, 1.9, "no."))
+    segment = Segment(0, 1.0, 2.0, "R&D says no.", said)
+    body = replace(document().body, segments=(segment, Segment(1, 3.0, 4.0, "Untimed.")))
+    plain = replace(document(), body=body)
+    asked = replace(plain, options={"word_timestamps": True})
+    assert "\nR&amp;D <00:00:01.400>says <00:00:01.500>no.\n" in written("vtt", asked)
+    assert "\nR&amp;D says no.\n" in written("vtt", plain)
+    shown = webvtt.from_string(written("vtt", asked)).captions  # this parser leaves escapes as they are
+    assert [caption.text for caption in shown] == ["R&amp;D says no.", "Untimed."]
+    words = json.loads(written("json", asked))["segments"][0]["words"]
+    assert words[1] == {"start": 1.4, "end": 1.5, "word": "says"}
+    assert "words" not in json.loads(written("json", plain))["segments"][0]
+    Draft202012Validator(json_schema()).validate(json.loads(written("json", asked)))
 
 
 def test_long_segment_becomes_balanced_captions_of_two_lines() -> None:

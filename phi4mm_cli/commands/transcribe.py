@@ -23,7 +23,7 @@ from phi4mm_cli.options import (
     option,
     with_shared,
 )
-from phi4mm_cli.schema import Body, Profile, Source, Transcript
+from phi4mm_cli.schema import WORD_TIMES, Body, Profile, Source, Transcript
 
 PROMPT = "Transcribe the audio clip into text."  # the model card's
 LANGUAGE_PROMPT = "Transcribe the {language} audio clip into text."  # the Open ASR leaderboard's, multilingual
@@ -52,7 +52,7 @@ class Options:
 def flow(source: Source, options: Options) -> Flow[Body]:
     """The transcript of `source`: cut into chunks in silence, each transcribed on its own. Raises InputError."""
     heard = yield from hearing.hear(source, _question(options), options.listening)
-    segments = hearing.segments([(answer.chunk, answer.text) for answer in heard.answers])
+    segments = hearing.segments(heard.answers)
     return Transcript(
         text=" ".join(segment.text for segment in segments),
         language=options.language or "und",
@@ -82,6 +82,9 @@ def command(
     language: Annotated[
         str, option("--language", "-l", help="What is spoken: a code, a name, or [b]auto[/b].")
     ] = languages.AUTO,
+    word_timestamps: Annotated[
+        bool, option("--word-timestamps/--no-word-timestamps", help="Write each word's times into JSON and VTT.")
+    ] = False,
 ) -> None:
     """Turn recordings into text, JSON and captions."""
     code = languages.audio_code(language)
@@ -91,6 +94,6 @@ def command(
         options = Options(code, hearing.listening(listening, sampling, profile))
         return lambda source: flow(source, options)
 
-    recorded = {"language": code, "vad": listening.vad, **sampling.recorded()}
+    recorded = {"language": code, "vad": listening.vad, WORD_TIMES: word_timestamps, **sampling.recorded()}
     task = Task(AUDIO_SUFFIXES | VIDEO_SUFFIXES, hearing.probe, hearing.source, prepare, recorded)
     raise typer.Exit(run_files(task, inputs, engine, output, log))
