@@ -25,7 +25,7 @@ from phi4mm_cli.schema import Clip, Message, Picture, Request, Sampling
 RATE = 16000  # Hz
 BUDGET = 400  # tokens
 BEYOND = 335.0  # seconds of silence that take more than 4,096 tokens
-TURNS_BEYOND = 230  # of small talk, which do so too
+TURNS_BEYOND = 330  # of small talk, which do so too
 Samples = NDArray[np.float32]
 Measure = Literal["word error rate", "character error rate", "chrF", "exact"]
 

@@ -123,27 +123,32 @@ def collate(examples: Sequence[Example], long: int | None = None, rng: random.Ra
     return Batch(ids, targets, positions)
 
 
-def far(encoder: Encoder, rng: random.Random, switch: int) -> Batch:
-    """A long conversation at positions on the far side of the LongRoPE switch: small talk, then many tasks.
+TOKENS_PER_TURN = 15  # of small talk, at most
 
-    Half of them are as long as that, the others, which cost less, are moved there.
+
+def far(encoder: Encoder, rng: random.Random, switch: int) -> Batch:
+    """A long conversation: small talk, then many tasks.
+
+    It is longer than the LongRoPE switch, or of any length before it, or moved to positions behind it, which costs less
+    than being so long.
     """
-    real = rng.random() < 0.5
-    length = switch if real else rng.randint(600, switch)
+    kind = rng.choice(("longer", "longer", "shorter", "shorter", "moved"))
+    length = switch if kind == "longer" else rng.randint(300, switch - 400)
+    moved = switch if kind == "moved" else None
     if rng.random() < 0.15:
-        turns = length // 19
+        turns = length // TOKENS_PER_TURN
         while len((asked := encoder.example(conversations.long_chat(rng, turns))).ids) <= length:
             turns += rng.randint(5, 20)
-        return collate([_late(asked, length // 2)], None if real else switch, rng)
+        return collate([_late(asked, length // 2)], moved, rng)
     system, tasks, offered = _many_tasks(encoder, rng)
     asked = encoder.example(tasks)
-    turns = max(1, (length - len(asked.ids)) // 19)
+    turns = max(1, (length - len(asked.ids)) // TOKENS_PER_TURN)
     while True:
         talk = encoder.example((*system, *conversations.long_chat(rng, turns, tell=False)), offered)
         if len(talk.ids) + len(asked.ids) > length:  # the talk does not heed the system message: no example to follow
             talk = _late(talk, len(talk.ids) if system else len(talk.ids) * 2 // 3)
             joined = Example(talk.ids + asked.ids, talk.targets + asked.targets)
-            return collate([joined], None if real else switch, rng)
+            return collate([joined], moved, rng)
         turns += 20
 
 
