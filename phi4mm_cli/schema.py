@@ -200,7 +200,7 @@ class Transcript:
     """What was said in a recording."""
 
     text: str
-    language: str  # ISO 639-1 code; "und" where it was not given
+    language: str  # ISO 639-1 code: the one given, else judged by the text; "und" where that is unsure
     duration: float  # seconds
     segments: tuple[Segment, ...]
     coverage: Coverage

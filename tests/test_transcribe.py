@@ -78,6 +78,7 @@ def test_json_of_the_sample(transcribed: Path) -> None:
     Draft202012Validator(json_schema()).validate(result)
     assert result["model"] == {"id": "demo", "engine": "local", "device": "cpu", "dtype": "float32"}
     assert result["source"] == str(MEETING)
+    assert result["language"] == "en"  # judged by its words
     assert result["duration"] == pytest.approx(soundfile.info(MEETING).duration, abs=0.001)
     assert 0.5 < result["coverage"]["speech"] / result["coverage"]["read"] < 1
     assert result["warnings"] == []

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from phi4mm_cli import hearing, languages
+from phi4mm_cli import hearing, language_check, languages
 from phi4mm_cli.batch import CountTokens, Task, run_files
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.hearing import Listening, Question
@@ -53,9 +53,10 @@ def flow(source: Source, options: Options) -> Flow[Body]:
     """The transcript of `source`: cut into chunks in silence, each transcribed on its own. Raises InputError."""
     heard = yield from hearing.hear(source, _question(options), options.listening)
     segments = hearing.segments(heard.answers)
+    text = " ".join(segment.text for segment in segments)
     return Transcript(
-        text=" ".join(segment.text for segment in segments),
-        language=options.language or "und",
+        text=text,
+        language=options.language or language_check.judge(text),
         duration=heard.duration,
         segments=segments,
         coverage=heard.coverage,
