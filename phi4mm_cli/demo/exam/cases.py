@@ -24,6 +24,7 @@ from phi4mm_cli.schema import Clip, Message, Picture, Request, Sampling
 
 RATE = 16000  # Hz
 BUDGET = 400  # tokens
+SWITCH = 4096  # tokens, where LongRoPE's long factors begin
 BEYOND = 335.0  # seconds of silence that take more than 4,096 tokens
 TURNS_BEYOND = 330  # of small talk, which do so too
 Samples = NDArray[np.float32]
@@ -51,10 +52,12 @@ class Skill:
 # ------------------------------------------------------------------------------------------------ asking
 
 
-def asked(messages: Conversation, offered: str | None = None) -> Flow[str]:
-    """The model's answer to one request."""
+def asked(messages: Conversation, offered: str | None = None, *, beyond: bool = False) -> Flow[str]:
+    """The model's answer to one request. Raises ValueError where it should be `beyond` 4,096 tokens, and is not."""
     request = Request(messages, Sampling(max_new_tokens=BUDGET), offered)
     (result,) = yield [request]
+    if beyond and result.prompt_tokens <= SWITCH:
+        raise ValueError(f"a prompt of only {result.prompt_tokens} tokens")
     return result.text
 
 

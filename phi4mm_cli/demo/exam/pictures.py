@@ -27,7 +27,7 @@ def shown(
             drawings, question, answer = draw(studio.rng, size)
             parts: list[Part] = [studio.picture(drawing.image) for drawing in drawings]
             parts.append(studio.clip(studio.record([question])) if spoken else question)
-            yield Case(partial(asked, (Message("user", tuple(parts)),)), answer)
+            yield Case(partial(asked, (Message("user", tuple(parts)),), beyond=beyond), answer)
 
     return cases
 

@@ -25,7 +25,7 @@ def transcription(
             path = studio.record(texts, language, unseen=unseen, snr_db=snr_db, beyond=beyond)
             messages = heard(path, studio, prompts.TRANSCRIBE_IN.format(NAMES[language]))
             # The program itself would leave out so long a silence.
-            ask = partial(asked, messages) if beyond else partial(transcribed, path, language)
+            ask = partial(asked, messages, beyond=True) if beyond else partial(transcribed, path, language)
             yield Case(ask, " ".join(texts))
 
     return cases
@@ -40,7 +40,7 @@ def no_words(studio: Studio, beyond: bool) -> Iterator[Case]:
         if kind != "silence":
             samples = noises.wave(kind, seconds, studio.noise) * np.float32(10 ** studio.rng.uniform(-2, 0.3))
         messages = heard(studio.write(samples), studio, prompts.TRANSCRIBE)
-        yield Case(partial(asked, messages), "")
+        yield Case(partial(asked, messages, beyond=beyond), "")
 
 
 def speech_translation(cot: bool) -> Callable[[Studio, bool], Iterator[Case]]:
@@ -56,7 +56,7 @@ def speech_translation(cot: bool) -> Callable[[Studio, bool], Iterator[Case]]:
             messages = heard(path, studio, form.format(NAMES[target]))
             texts = [" ".join(phrase[code] for phrase in phrases) for code in (language, target)]
             expected = f" {prompts.SEPARATOR} ".join(texts) if cot else texts[1]
-            yield Case(partial(asked, messages), expected)
+            yield Case(partial(asked, messages, beyond=beyond), expected)
 
     return cases
 
@@ -66,7 +66,7 @@ def spoken_questions(studio: Studio, beyond: bool) -> Iterator[Case]:
     while True:
         question, reply = conversations.any_question(studio.rng, spoken=True)
         messages = heard(studio.record([question], beyond=beyond), studio, "")
-        yield Case(partial(asked, messages), reply["en"])
+        yield Case(partial(asked, messages, beyond=beyond), reply["en"])
 
 
 def told_stories(studio: Studio, beyond: bool) -> Iterator[Case]:
@@ -76,7 +76,7 @@ def told_stories(studio: Studio, beyond: bool) -> Iterator[Case]:
         told, gist = documents.story(studio.rng, most_others=2)
         path = studio.record([phrase[language] for phrase in told], language, beyond=beyond)
         messages = heard(path, studio, prompts.SUMMARIZE)
-        yield Case(partial(asked, messages), gist[language])
+        yield Case(partial(asked, messages, beyond=beyond), gist[language])
 
 
 def spoken_errands(studio: Studio, beyond: bool) -> Iterator[Case]:
@@ -87,7 +87,7 @@ def spoken_errands(studio: Studio, beyond: bool) -> Iterator[Case]:
         path = studio.record([wanted.asked], beyond=beyond)
         messages = heard(path, studio, "", [Message("system", (tools.SYSTEM,))])
         expected = f"<|tool_call|>{json.dumps([wanted.call])}<|/tool_call|>"
-        yield Case(partial(asked, messages, offered), expected)
+        yield Case(partial(asked, messages, offered, beyond=beyond), expected)
 
 
 SPEECH = (

@@ -27,7 +27,7 @@ def written(draw: Callable[[random.Random], Drawn]) -> Callable[[Studio, bool], 
                 place = 1 if before[0].role == "system" else 0
                 before[place:place] = talk
             request = tuple(before)
-            yield Case(partial(asked, request, offered), "".join(str(part) for part in last.parts))
+            yield Case(partial(asked, request, offered, beyond=beyond), "".join(str(part) for part in last.parts))
 
     return cases
 
