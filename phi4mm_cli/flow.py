@@ -13,8 +13,9 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import count
 from threading import Condition
-from typing import Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from phi4mm_cli.cancel import Cancelled, cancelled_when
 from phi4mm_cli.engines import Engine
@@ -51,6 +52,70 @@ OnResult = Callable[[Job[T], Request, Result], None]
 
 
 @dataclass(eq=False, slots=True)
+class _Strand(Generic[T]):
+    """One of the flows in a Gather, with the round that it waits for."""
+
+    number: int
+    flow: Flow[T]
+    asked: list[str] = field(default_factory=list)  # keys
+    answers: dict[str, Result] = field(default_factory=dict)
+
+
+class Gather(Generic[T]):
+    """Flows side by side within one flow, which yields it as its round and then finds what they returned in `values`.
+
+    Each goes on as soon as its own requests are answered, whatever the others wait for, and is started when the
+    engine has room. A flow in it yields requests, not another Gather.
+    """
+
+    def __init__(self, flows: Iterable[Flow[T]]) -> None:
+        self.values: list[T] = []  # in the order of the flows, as far as all before them have ended
+        self._flows = iter(flows)
+        self._numbers = count()
+        self._ready: deque[Request] = deque()
+        self._waiting: dict[str, list[_Strand[T]]] = {}  # by key of a request
+        self._ended: dict[int, T] = {}
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Request:
+        """The next request that some flow makes; StopIteration while all of them wait, and when all have ended."""
+        while not self._ready:
+            flow = next(self._flows)
+            self._resume(_Strand(next(self._numbers), flow), None)
+        return self._ready.popleft()
+
+    def take(self, key: str, result: Result) -> None:
+        """The request with this key has been answered."""
+        for strand in self._waiting.pop(key, ()):
+            strand.answers[key] = result
+            if all(asked in strand.answers for asked in strand.asked):
+                self._resume(strand, [strand.answers[asked] for asked in strand.asked])
+
+    def _resume(self, strand: _Strand[T], results: Sequence[Result] | None) -> None:
+        try:
+            requests = list(next(strand.flow) if results is None else strand.flow.send(results))
+            while not requests:
+                requests = list(strand.flow.send([]))
+        except StopIteration as end:
+            self._ended[strand.number] = end.value
+            while len(self.values) in self._ended:
+                self.values.append(self._ended.pop(len(self.values)))
+            return
+        strand.asked, strand.answers = [request.key for request in requests], {}
+        for request in {request.key: request for request in requests}.values():
+            self._waiting.setdefault(request.key, []).append(strand)
+            self._ready.append(request)
+
+    def close(self) -> None:
+        """End the flows that wait: their `finally` blocks run."""
+        _close(self._flows)
+        for strand in {id(strand): strand for strands in self._waiting.values() for strand in strands}.values():
+            strand.flow.close()
+
+
+@dataclass(eq=False, slots=True)
 class _OpenFlow(Generic[T]):
     """A flow in hand. Its generator is only ever touched by one step at a time, on a worker thread."""
 
@@ -62,6 +127,7 @@ class _OpenFlow(Generic[T]):
     pending: dict[str, Request] = field(default_factory=dict)  # those that are not answered yet, by key
     answers: dict[str, Result] = field(default_factory=dict)
     usage: Usage = field(default_factory=lambda: Usage(0, 0, 0))  # so far, in all rounds
+    inbox: deque[str] = field(default_factory=deque)  # keys of the answers that a Gather has not been given yet
     exhausted: bool = True  # the round has no more requests
     busy: bool = False  # a step is running
     stop: bool = False  # asks the running step to end early
@@ -69,7 +135,8 @@ class _OpenFlow(Generic[T]):
 
     @property
     def round_over(self) -> bool:
-        return not self.busy and (self.error is not None or (self.exhausted and not self.pending))
+        over = self.exhausted and not self.pending and not self.inbox
+        return not self.busy and (self.error is not None or over)
 
 
 def run(
@@ -177,6 +244,8 @@ class _Driver(Generic[T]):
             usage.prompt_tokens + result.prompt_tokens,
             usage.completion_tokens + len(result.tokens),
         )
+        if isinstance(opened.round, Gather):
+            opened.inbox.append(key)
         if self._on_result is not None:
             self._on_result(opened.job, request, result)
 
@@ -213,9 +282,11 @@ class _Driver(Generic[T]):
         if opened.busy or self._closing:
             return
         if opened.round_over:
-            self._start_step(opened, _resume(opened))
+            resume = _resume(opened)
             opened.asked, opened.answers, opened.error = [], {}, None
-        elif not opened.exhausted and self._room > len(self._ready):
+            opened.inbox.clear()
+            self._start_step(opened, resume)
+        elif opened.inbox or (not opened.exhausted and self._room > len(self._ready)):
             self._start_step(opened, None)
 
     def _start_step(self, opened: _OpenFlow[T], resume: Callable[[], Iterable[Request]] | None) -> None:
@@ -252,6 +323,11 @@ class _Driver(Generic[T]):
         if resume is not None:
             _close(opened.round)
             opened.round, opened.exhausted = iter(resume()), False
+        if isinstance(opened.round, Gather):
+            while opened.inbox:
+                key = opened.inbox.popleft()
+                opened.round.take(key, opened.answers[key])
+            opened.exhausted = False
         while wanted > 0 and not opened.stop:
             request = next(opened.round, None)
             if request is None:
@@ -267,6 +343,8 @@ class _Driver(Generic[T]):
                     opened.pending[key] = request
                     self._ready.append((opened, request))
                     self._changed.notify()
+                elif key in opened.answers and isinstance(opened.round, Gather):
+                    opened.inbox.append(key)
 
 
 def _begin(opened: _OpenFlow[T]) -> Callable[[], Iterable[Request]]:
@@ -289,6 +367,6 @@ def _resume(opened: _OpenFlow[T]) -> Callable[[], Iterable[Request]]:
     return lambda: flow.send(results)
 
 
-def _close(requests: Iterator[Request]) -> None:
-    if isinstance(requests, Generator):
+def _close(requests: Iterator[Any]) -> None:
+    if isinstance(requests, (Generator, Gather)):
         requests.close()

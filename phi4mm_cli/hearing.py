@@ -14,27 +14,15 @@ from typing import TYPE_CHECKING
 
 from phi4mm_cli import timing
 from phi4mm_cli.errors import UsageError
-from phi4mm_cli.flow import Flow
+from phi4mm_cli.flow import Flow, Gather
+from phi4mm_cli.healing import Answer, Listener, Question
 from phi4mm_cli.options import ListeningOptions, SamplingOptions
-from phi4mm_cli.schema import Clip, Coverage, Message, Profile, Request, Result, Segment, Source, Warning, Word
+from phi4mm_cli.schema import Coverage, Profile, Segment, Source, Warning, Word
 
 if TYPE_CHECKING:
     from phi4mm_cli.media.audio import Recording
-    from phi4mm_cli.media.speech import Chunk
 
-# The token budget of a clip. Fast speech makes 4 to 6 tokens a second in the languages that the model hears; what
-# needs twice that is a loop, and ends here.
-BASE_TOKENS = 16
-TOKENS_PER_SECOND = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What each chunk is asked, and what is known of the answer before it comes."""
-
-    instruction: str
-    language: str | None = None  # code of the language of the answer; None where it is not known
-    tellings: int = 1  # how often the answer says what was said: twice where a translation follows the transcript
+__all__ = ["Answer", "Hearing", "Listening", "Question", "hear", "listening", "require_language", "segments"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +32,6 @@ class Listening:
     longest_chunk: float = 30.0  # seconds
     vad: bool = True  # find the speech first; False hears everything
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the model said to a chunk."""
-
-    chunk: Chunk
-    text: str
-    words: tuple[Word, ...] | None = None  # of the text, timed from the chunk's start; None where that is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,29 +57,24 @@ def require_language(language: str | None, profile: Profile) -> None:
 
 
 def hear(source: Source, question: Question, how: Listening) -> Flow[Hearing]:
-    """`source`, cut into chunks in silence, each asked `question` on its own. Raises InputError."""
+    """`source`, cut into chunks in silence, each asked `question` on its own. Raises InputError.
+
+    An answer that cannot be trusted is asked for again (`healing`); its chunk may come back in parts.
+    """
     from phi4mm_cli.media import audio, speech
 
-    chunks: list[Chunk] = []
-
-    def requests(recording: Recording) -> Iterator[Request]:
-        for chunk in speech.chunks(recording, how.longest_chunk, how.vad):
-            chunks.append(chunk)
-            yield _request(Clip(source, chunk.start, chunk.end), question, how)
-
     with audio.open_recording(source) as recording:
-        results = yield requests(recording)
+        listener = Listener(recording, question, how.sampling)
+        chunks = speech.chunks(recording, how.longest_chunk, how.vad)
+        gather = Gather(listener.heal(chunk) for chunk in chunks)
+        yield gather
+    answers = tuple(answer for healed in gather.values for answer in healed.answers)
     return Hearing(
         duration=recording.seconds,
-        answers=tuple(Answer(chunk, result.text, result.words) for chunk, result in zip(chunks, results, strict=True)),
-        coverage=_coverage(recording, chunks, how),
-        warnings=(*_input_warnings(recording), *_chunk_warnings(chunks, results)),
+        answers=answers,
+        coverage=_coverage(recording, answers, how),
+        warnings=(*_input_warnings(recording), *(w for healed in gather.values for w in healed.warnings)),
     )
-
-
-def _request(clip: Clip, question: Question, how: Listening) -> Request:
-    budget = question.tellings * (BASE_TOKENS + round(TOKENS_PER_SECOND * (clip.end - clip.start)))
-    return Request((Message("user", (clip, question.instruction)),), how.sampling.sampling(budget))
 
 
 def segments(answers: Sequence[Answer]) -> tuple[Segment, ...]:
@@ -122,25 +96,18 @@ def _timed(answer: Answer) -> list[Word]:
     return timing.spread_words(answer.text, voiced)
 
 
-def _coverage(recording: Recording, chunks: Sequence[Chunk], how: Listening) -> Coverage:
+def _coverage(recording: Recording, answers: Sequence[Answer], how: Listening) -> Coverage:
     total = max(recording.seconds, recording.expected_seconds or 0.0)
-    voiced = sum(region.end - region.start for chunk in chunks for region in chunk.speech)
-    return Coverage("seconds", total, recording.seconds, voiced if how.vad else None)
+    if not how.vad:
+        return Coverage("seconds", total, recording.seconds)
+    heard = sum(answer.speech or 0.0 for answer in answers)
+    trusted = sum(answer.speech or 0.0 for answer in answers if answer.text and not answer.faults)
+    return Coverage("seconds", total, recording.seconds, heard, trusted)
 
 
 def _input_warnings(recording: Recording) -> Iterator[Warning]:
     if recording.truncated:
         yield Warning("truncated_input", recording.truncated, "what could be read was used", start=recording.seconds)
-
-
-def _chunk_warnings(chunks: Sequence[Chunk], results: Sequence[Result]) -> Iterator[Warning]:
-    for chunk, result in zip(chunks, results, strict=True):
-        if result.finish != "stop":
-            message = "the text was cut off by its token budget"
-            yield Warning("token_limit", message, "kept as it is", chunk.start, chunk.end)
-        elif not result.text and chunk.speech:
-            message = "speech was heard, but no text came of it"
-            yield Warning("empty_with_speech", message, "left out", chunk.start, chunk.end)
 
 
 def probe(path: Path) -> float | None:

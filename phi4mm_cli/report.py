@@ -39,8 +39,8 @@ class Report:
         if self._log.verbose:
             console.say(f"{label}: {_minutes(body.duration)} of sound in {document.timings.total:.1f} s")
         for warning in body.warnings:
-            self._warnings += 1
-            if not self._log.quiet:
+            self._warnings += not warning.healed
+            if self._log.verbose or not (warning.healed or self._log.quiet):
                 where = "" if warning.start is None else f" at {_minutes(warning.start)}"
                 console.say(f"{label}{where}: {warning.message}; {warning.action}", "warning")
 

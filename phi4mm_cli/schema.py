@@ -158,8 +158,11 @@ class Profile:
 
 WarningCode = Literal[
     "truncated_input",  # the file ends before its header says, or is damaged; what could be read was used
-    "token_limit",  # the answer was cut off by its token budget
+    "prompt_echo",  # the answer repeats the question, or only names that the question gave
     "empty_with_speech",  # speech was heard, but the model wrote nothing
+    "looping",  # the answer says one thing over and over
+    "token_limit",  # the answer was cut off by its token budget
+    "speech_rate",  # the answer is too short or too long to be what was said
 ]
 
 
@@ -172,6 +175,7 @@ class Warning:
     action: str
     start: float | None = None  # seconds
     end: float | None = None  # seconds
+    healed: bool = False  # it was so once; what stands in the result is another answer, which can be trusted
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +186,7 @@ class Coverage:
     total: float  # what the source holds, as far as is known
     read: float  # what could be read
     speech: float | None = None  # what was judged to be speech
+    transcribed: float | None = None  # of the speech, what has a text without warnings
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ def flow(source: Source, options: Options) -> Flow[Body]:
 
 def _question(options: Options) -> Question:
     name = languages.AUDIO.get(options.language or "")
-    return Question(LANGUAGE_PROMPT.format(language=name) if name else PROMPT, options.language)
+    return Question(LANGUAGE_PROMPT.format(language=name) if name else PROMPT)
 
 
 @with_shared

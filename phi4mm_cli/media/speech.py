@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -86,6 +87,36 @@ def chunks(recording: Recording, max_seconds: float = 30.0, vad: bool = True) ->
     cutter.finish(recording.seconds)
     while cut := cutter.next():
         yield cut.chunk(recording.seconds, vad)
+
+
+def halves(chunk: Chunk, samples: Array, rate: int) -> tuple[Chunk, Chunk]:
+    """`chunk`, whose sound is `samples`, cut in two: in the longest pause of its middle half, or at its quietest."""
+    quarter = (chunk.end - chunk.start) / 4
+    low, high = chunk.start + quarter, chunk.end - quarter
+    pauses = [(max(before.end, low), min(after.start, high)) for before, after in pairwise(chunk.speech)]
+    start, end = max(pauses, key=lambda pause: pause[1] - pause[0], default=(0.0, 0.0))
+    if end - start >= SHORTEST_CUT * HOP / RATE:
+        cut = (start + end) / 2
+    else:
+        level = np.concatenate([block.level for block in activity([samples], rate, judge=False)])
+        loudness = _loudness(level)
+        first, last = _hops(quarter), max(_hops(3 * quarter), _hops(quarter) + 1)
+        cut = chunk.start + (first + int(np.argmin(loudness[first:last]))) * HOP / RATE
+    parts = ((chunk.start, cut), (cut, chunk.end))
+    left, right = (Chunk(start, end, tuple(_within(chunk.speech, start, end))) for start, end in parts)
+    return left, right
+
+
+def _within(regions: Sequence[Region], start: float, end: float) -> Iterator[Region]:
+    for region in regions:
+        if region.start < end and region.end > start:
+            yield Region(max(region.start, start), min(region.end, end))
+
+
+def spoken(samples: Array, rate: int) -> float:
+    """Seconds of speech in `samples`."""
+    likely = sum(int((block.speech > LIKELY).sum()) for block in activity([samples], rate))
+    return min(likely * HOP / RATE, samples.size / rate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +252,7 @@ class _Cutter:
 
     def _quietest(self, earliest: int, latest: int, late_db: float = 0.0) -> int:
         """Where it is quietest; `late_db` favours the latest place over the earliest."""
-        loudness = np.mean([_smooth_db(self._level, _hops(width)) for width in SMOOTHING], axis=0)
-        cost = loudness[earliest - self._begin : latest + 1 - self._begin]
+        cost = _loudness(self._level)[earliest - self._begin : latest + 1 - self._begin]
         return earliest + int(np.argmin(cost - late_db * np.linspace(0, 1, cost.size)))
 
     def _skip_silence(self) -> None:
@@ -236,6 +266,11 @@ class _Cutter:
     def _forget(self, end: int, is_inside: bool) -> None:
         self._level, self._speech = self._level[end - self._begin :], self._speech[end - self._begin :]
         self._begin, self._is_inside = end, is_inside
+
+
+def _loudness(level: Array) -> Array:
+    """The level in dB around each hop, at which the quietest place of a stretch shows."""
+    return np.asarray(np.mean([_smooth_db(level, _hops(width)) for width in SMOOTHING], axis=0), np.float32)
 
 
 def _smooth_db(level: Array, width: int) -> Array:

@@ -1,0 +1,191 @@
+"""Asks about one chunk of a recording, and asks again where the answer cannot be trusted.
+
+A bad answer is asked for again in two parts, cut in silence, and these again while they are long enough; then without
+repeats; then at rising temperature. The best answer is kept, and what was done is told in warnings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from phi4mm_cli import trust
+from phi4mm_cli.flow import Flow
+from phi4mm_cli.options import SamplingOptions
+from phi4mm_cli.schema import Clip, Message, Request, Warning, Word
+from phi4mm_cli.trust import Fault, Said
+
+if TYPE_CHECKING:
+    from phi4mm_cli.media.audio import Recording
+    from phi4mm_cli.media.speech import Chunk
+
+# The token budget of a clip. Fast speech makes 4 to 6 tokens a second in the languages that the model hears; what
+# needs twice that is a loop, and ends here.
+BASE_TOKENS = 16
+TOKENS_PER_SECOND = 10
+
+SHORTEST_SPLIT = 8.0  # seconds: shorter chunks hold a sentence or two, and lose more by a cut than they gain
+SPLIT_GAIN = 1.25  # so much more text from the parts of a chunk shows that some was missing from the whole
+NO_REPEAT = 5  # tokens: a loop ends after one telling and four tokens more, and short phrases may still come twice
+LEAST_SPEECH = 0.5  # seconds; in less, nobody has said a question
+WITHOUT_HINTS, IN_PARTS = "without the hints", "in parts"
+TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)  # openai/whisper's
+
+MESSAGES: dict[Fault, str] = {
+    "prompt_echo": "the answer repeats the question, not what was said",
+    "empty_with_speech": "speech was heard, but no text came of it",
+    "looping": "the text repeats itself",
+    "token_limit": "the text was cut off by its token budget",
+    "speech_rate": "the text is too short or too long for the speech that was heard",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What each chunk is asked, and what is known of the answer before it comes."""
+
+    instruction: str
+    tellings: int = 1  # how often the answer says what was said: twice where a translation follows the transcript
+    hints: str = ""  # words behind the instruction that help, and that a bad answer may repeat
+    terms: tuple[str, ...] = ()  # the names and terms among the hints
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model said to a chunk, or to a part of one."""
+
+    chunk: Chunk
+    text: str
+    words: tuple[Word, ...] | None = None  # of the text, timed from the chunk's start; None where that is not known
+    faults: tuple[Fault, ...] = ()  # why it cannot be trusted
+    speech: float | None = None  # seconds; None where nobody has listened for it
+    way: str = ""  # how it was asked for, where not as usual
+    left_out: str = ""  # words of the model that nobody has said
+
+
+@dataclass(frozen=True, slots=True)
+class Healed:
+    """The answers to a chunk, one or those of its parts in order, and what is to be told about them."""
+
+    answers: tuple[Answer, ...]
+    warnings: tuple[Warning, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Asks one question about the chunks of one recording, whose sound it can go back to."""
+
+    recording: Recording
+    question: Question
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
+
+    def heal(self, chunk: Chunk) -> Flow[Healed]:
+        """The best answers that can be had about `chunk`."""
+        first = yield from self._ask(chunk)
+        best = yield from self._improved(first)
+        kept = tuple(self._kept(answer) for answer in best)
+        return Healed(kept, tuple(_warnings(first, kept)))
+
+    def _improved(self, first: Answer, parent: Answer | None = None) -> Flow[tuple[Answer, ...]]:
+        """`first`, or what is better; `parent` answers the chunk that this one's is a half of."""
+        slow = not first.faults and trust.is_slow(first.text, first.speech, self.question.tellings)
+        if not (first.faults or slow):
+            return (first,)
+        if "prompt_echo" in first.faults and self.question.hints:
+            bare = yield from self._ask(first.chunk, way=WITHOUT_HINTS, hints=False)
+            if not bare.faults or not trust.letters(bare.text):
+                return (replace(bare, left_out=first.text, faults=first.faults if bare.faults else ()),)
+        hopeless = parent is not None and "empty_with_speech" in parent.faults and "empty_with_speech" in first.faults
+        if first.chunk.end - first.chunk.start >= SHORTEST_SPLIT and not hopeless:
+            parts = yield from self._split(first)
+            if not slow:
+                return min((first,), parts, key=_badness)
+            told = trust.letters(" ".join(part.text for part in parts))
+            better = _badness(parts) == 0 and told >= SPLIT_GAIN * trust.letters(first.text)
+            return parts if better else (first,)
+        if slow or "empty_with_speech" in first.faults:  # chance would invent words where the model hears none
+            return (first,)
+        best = yield from self._varied(first)
+        return (best,)
+
+    def _split(self, whole: Answer) -> Flow[tuple[Answer, ...]]:
+        from phi4mm_cli.media import speech
+
+        chunk = whole.chunk
+        samples = self.recording.read(chunk.start, chunk.end)
+        found: list[Answer] = []
+        for half in speech.halves(chunk, samples, self.recording.rate):
+            answer = yield from self._ask(half, way=IN_PARTS)
+            found += yield from self._improved(answer, whole)
+        return tuple(found)
+
+    def _varied(self, first: Answer) -> Flow[Answer]:
+        """The first answer without fault that other ways of choosing tokens give, else the best of all."""
+        usual, found = self.sampling, [first]
+        ways = [("without repeats", replace(usual, no_repeat_ngram_size=usual.no_repeat_ngram_size or NO_REPEAT))]
+        ways += [
+            (f"at temperature {warmth:g}", replace(usual, temperature=warmth, num_beams=1))
+            for warmth in TEMPERATURES
+            if warmth > usual.temperature
+        ]
+        for way, sampling in ways:
+            answer = yield from self._ask(first.chunk, sampling, way)
+            found.append(answer)
+            if not answer.faults:
+                break
+        return min(found, key=lambda answer: trust.severity(answer.faults))
+
+    def _ask(
+        self, chunk: Chunk, sampling: SamplingOptions | None = None, way: str = "", hints: bool = True
+    ) -> Flow[Answer]:
+        question, seconds = self.question, chunk.end - chunk.start
+        budget = question.tellings * (BASE_TOKENS + round(TOKENS_PER_SECOND * seconds))
+        clip = Clip(self.recording.source, chunk.start, chunk.end, self.recording.channel)
+        asked = question.instruction + question.hints * hints
+        message = Message("user", (clip, asked))
+        [result] = yield [Request((message,), (sampling or self.sampling).sampling(budget))]
+        speech = sum(region.end - region.start for region in chunk.speech) if chunk.speech else None
+        said = Said(result.text, result.finish, speech, asked, question.tellings)
+        answer = Answer(chunk, result.text, result.words, trust.faults(said), speech, way)
+        if hints and trust.only_terms(result.text, question.terms):
+            bare = yield from self._ask(chunk, sampling, WITHOUT_HINTS, hints=False)
+            if not trust.letters(bare.text):
+                return replace(answer, faults=("prompt_echo",))
+        return answer
+
+    def _kept(self, answer: Answer) -> Answer:
+        """The answer, without its text where that is an echo that no voice can have said."""
+        if "prompt_echo" not in answer.faults or not answer.text:
+            return answer
+        from phi4mm_cli.media import speech
+
+        heard = answer.speech
+        if heard is None:
+            samples = self.recording.read(answer.chunk.start, answer.chunk.end)
+            heard = speech.spoken(samples, self.recording.rate)
+        if heard >= LEAST_SPEECH and trust.is_speakable(answer.text, heard, self.question.tellings):
+            return answer
+        return replace(answer, text="", words=None, left_out=answer.text)
+
+
+def _badness(answers: Sequence[Answer]) -> float:
+    """How much of the chunk is behind answers with faults, and how bad these are."""
+    return sum(trust.severity(answer.faults) * (answer.chunk.end - answer.chunk.start) for answer in answers)
+
+
+def _warnings(first: Answer, kept: Sequence[Answer]) -> Iterator[Warning]:
+    """What is wrong with the answers that are kept; where nothing is, what was wrong with the first one."""
+    faulty = [answer for answer in kept if answer.faults]
+    for answer in faulty:
+        told = f"left out: {answer.left_out!r}" if answer.left_out else "kept as it is" if answer.text else "left out"
+        for fault in answer.faults:
+            action = f"decoded again to no avail, {told}"
+            yield Warning(fault, MESSAGES[fault], action, answer.chunk.start, answer.chunk.end)
+    if not faulty and tuple(kept) != (first,):
+        fault = first.faults[0] if first.faults else "speech_rate"
+        ways = [f"in {len(kept)} parts"] if len(kept) > 1 else []
+        ways += dict.fromkeys(answer.way for answer in kept if answer.way not in ("", IN_PARTS))
+        told = "".join(f"; left out: {answer.left_out!r}" for answer in kept if answer.left_out)
+        action = f"decoded again {' and '.join(ways)}, which healed it{told}"
+        yield Warning(fault, MESSAGES[fault], action, first.chunk.start, first.chunk.end, healed=True)
