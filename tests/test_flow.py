@@ -12,7 +12,7 @@ import pytest
 from phi4mm_cli import cancel
 from phi4mm_cli.engines.echo import EchoEngine
 from phi4mm_cli.errors import InputError, RequestError
-from phi4mm_cli.flow import Flow, Job, Outcome, run
+from phi4mm_cli.flow import Flow, Gather, Job, Outcome, run
 from phi4mm_cli.schema import Message, Request, Result, Sampling
 
 
@@ -208,15 +208,84 @@ def test_a_short_flow_passes_a_long_one() -> None:
 
 
 def test_equal_requests_are_asked_once_and_answered_everywhere() -> None:
-    engine = BadEngine(13, room=3)
+    all_asked = threading.Event()
+    barrier = threading.Barrier(2, all_asked.set)
+
+    class Waiting(BadEngine):
+        def poll(self, timeout: float | None = None) -> list[tuple[str, Result | RequestError]]:
+            return super().poll(timeout) if all_asked.wait(0.01) else []
+
+    def requests() -> Iterator[Request]:
+        yield from [ask("same"), ask("other"), ask("same")]
+        barrier.wait(30)
 
     def flow() -> Flow[list[str]]:
-        results = yield [ask("same"), ask("other"), ask("same")]
+        results = yield requests()
         return [said(r) for r in results]
 
-    outcomes = list(run([Job(str(i), flow) for i in range(4)], engine, workers=4))
-    assert [o.value for o in outcomes] == [["SAME", "OTHER", "SAME"]] * 4
-    assert len(engine.submitted) < 4 * 2
+    engine = Waiting(13, room=3)
+    outcomes = list(run([Job(str(i), flow) for i in range(2)], engine, workers=4))
+    assert [o.value for o in outcomes] == [["SAME", "OTHER", "SAME"]] * 2
+    assert len(engine.submitted) == 2
+
+
+def chained(name: str, rounds: int) -> Flow[str]:
+    """Asks for one thing after the other."""
+    text = name
+    for _ in range(rounds):
+        [result] = yield [ask(text)]
+        text = said(result) + "."
+    return text
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_flows_side_by_side_in_one_go_on_by_themselves(seed: int) -> None:
+    counts = [(7 * i) % 5 for i in range(40)]
+
+    def flow(name: str) -> Flow[list[str]]:
+        gather = Gather(chained(f"{name} {i}", n) for i, n in enumerate(counts))
+        yield gather
+        return gather.values
+
+    engine = BadEngine(seed)
+    outcomes = {o.job.name: o.value for o in run([Job(name, lambda name=name: flow(name)) for name in "ab"], engine)}
+    for name in "ab":
+        expected = [(f"{name} {i}".upper() if n else f"{name} {i}") + "." * n for i, n in enumerate(counts)]
+        assert outcomes[name] == expected
+    assert engine.most_in_hand <= engine.capacity
+
+
+def test_equal_requests_of_flows_side_by_side_reach_each_of_them() -> None:
+    def flow() -> Flow[list[str]]:
+        gather = Gather([*(chained("same", 2) for _ in range(5)), chained("other", 3), chained("same", 1)])
+        yield gather
+        return gather.values
+
+    [outcome] = run([Job("x", flow)], BadEngine(3))
+    assert outcome.value == ["SAME.."] * 5 + ["OTHER...", "SAME."]
+
+
+def test_a_failure_of_one_of_them_is_raised_in_the_flow_that_gathers_them() -> None:
+    ended = []
+
+    def careful(name: str) -> Flow[str]:
+        try:
+            return (yield from chained(name, 3))
+        finally:
+            ended.append(name)
+
+    def flow() -> Flow[str]:
+        try:
+            yield Gather(careful(name) for name in ("a", "b", "fail", "c"))
+        except RequestError as error:
+            return f"{error}, {sorted(ended)}"
+        return "none"
+
+    [outcome] = run([Job("x", flow)], BadEngine(5))
+    assert outcome.error is None
+    assert outcome.value is not None
+    assert outcome.value.startswith("refused fail")
+    assert "'fail'" in outcome.value, "those that wait are ended before the flow goes on"
 
 
 def test_failure_cancels_what_the_flow_still_has_in_hand() -> None:
