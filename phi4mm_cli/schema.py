@@ -47,6 +47,8 @@ class Picture:
     page: int | None = None  # counted from 1, in PDF and TIFF; None is the first
     time: float | None = None  # seconds, in a video
     most_crops: int | None = None  # at least 1: detail against tokens; None is what the model was trained with, 36
+    size: tuple[int, int] | None = None  # width and height in pixels that it is drawn at or brought to; None: its own
+    band: tuple[int, int] | None = None  # rows of those pixels, from and to; None is all
 
 
 Part = str | Clip | Picture

@@ -11,7 +11,8 @@ from PIL import Image
 from transformers import Phi4MultimodalImageProcessor
 
 from phi4mm_cli.errors import InputError
-from phi4mm_cli.model.pixels import image_tokens, pixels
+from phi4mm_cli.model.grid import image_tokens
+from phi4mm_cli.model.pixels import pixels
 
 PROCESSOR = Phi4MultimodalImageProcessor()
 
@@ -63,6 +64,15 @@ def test_pixels_are_those_of_transformers() -> None:
         grids.add(crops.size)
     assert len(grids) > 15
     assert 3 < refused < 20
+
+
+def test_tokens_are_known_beforehand() -> None:
+    rng = random.Random(2)
+    for _ in range(200):
+        width, height = (int(10 ** rng.uniform(1.6, 3.3)) for _ in range(2))
+        most = rng.choice((12, 6, 4, 2))
+        made = PROCESSOR(Image.new("RGB", (width, height)), return_tensors="pt", dynamic_hd=most)
+        assert image_tokens(width, height, most) == made["num_img_tokens"][0], (width, height, most)
 
 
 def test_tokens_of_common_sizes() -> None:

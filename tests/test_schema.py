@@ -40,6 +40,7 @@ def test_pictures_and_tools_are_part_of_the_work() -> None:
 
     whole = Picture(SOURCE)
     others = [replace(whole, page=1), replace(whole, time=0.0), replace(whole, most_crops=4)]
+    others += [replace(whole, size=(9, 8)), replace(whole, band=(0, 8))]
     requests = [asked(whole), *map(asked, others), asked(whole, "[]"), asked(whole, '[{"name": "f"}]')]
     assert len({request.key for request in requests}) == len(requests)
     assert requests[0].pictures == (whole,)

@@ -11,6 +11,7 @@ from phi4mm_cli.cli import app
 from phi4mm_cli.commands import models
 
 HEAVY = {"torch", "transformers", "numpy", "librosa", "av", "PIL", "soundfile", "soxr", "silero_vad", "onnxruntime"}
+HEAVY |= {"pypdfium2"}
 PROBE = """
 import json, sys
 from phi4mm_cli.__main__ import main

@@ -215,12 +215,11 @@ def _tokens(request: Request) -> float:
 
 
 def _picture_tokens(picture: Picture) -> float:
-    from phi4mm_cli.media.image import image_size
-    from phi4mm_cli.model.pixels import MOST_CROPS, image_tokens
+    from phi4mm_cli.media.document import shown_size
+    from phi4mm_cli.model.grid import MOST_CROPS, image_tokens
 
     try:
-        size = VIDEO_FRAME if picture.time is not None else image_size(picture.source.path, picture.page)
-        return image_tokens(*size, picture.most_crops or MOST_CROPS)
+        return image_tokens(*(shown_size(picture) or VIDEO_FRAME), picture.most_crops or MOST_CROPS)
     except InputError:
         return 0.0  # it is reported when the picture is read
 
@@ -250,10 +249,11 @@ def _medium(part: Clip | Picture) -> Tensor | Crops:
         from phi4mm_cli.model.features import log_mel
 
         return log_mel(*audio.read(part))
-    from phi4mm_cli.media import image
-    from phi4mm_cli.model.pixels import MOST_CROPS, pixels
+    from phi4mm_cli.media import document
+    from phi4mm_cli.model.grid import MOST_CROPS
+    from phi4mm_cli.model.pixels import pixels
 
-    return pixels(image.read(part), part.most_crops or MOST_CROPS)
+    return pixels(document.read(part), part.most_crops or MOST_CROPS)
 
 
 def _adapter(asked: Request | Prompt) -> str | None:

@@ -17,6 +17,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from phi4mm_cli.errors import InputError
 from phi4mm_cli.media import audio
 from phi4mm_cli.media.decode import QuietFile, open_file
+from phi4mm_cli.media.pdf import no_page
 from phi4mm_cli.schema import Picture
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 # What may be opened. Others that Pillow knows would run a program (EPS), are mistaken for anything (TGA), or are data.
 FORMATS = frozenset(
-    ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "PSD", "QOI", "TIFF", "WEBP")
+    ("AVIF", "BMP", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "PSD", "QOI", "TIFF", "WEBP")
 )
 ADVICE = "Give it a picture (png, jpg, webp, tiff, gif, bmp, avif, ...)."
 FIRST_BYTES = (
@@ -67,16 +68,29 @@ def image_size(path: str | Path, page: int | None = None) -> tuple[int, int]:
         return (height, width) if image.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9) else (width, height)
 
 
+def page_count(path: str | Path) -> int:
+    """How many pages a picture has: several in TIFF alone; of an animation or a burst, only the first picture counts.
+
+    From the header alone. Raises InputError like `read`.
+    """
+    with open_file(Path(path)) as file, _opened(file, None) as image:
+        return image.n_frames if isinstance(image, TiffImageFile) else 1
+
+
 @contextmanager
 def _opened(file: BinaryIO, page: int | None) -> Iterator[Image.Image]:
     """The file's header, at `page`; what Pillow raises about it, and while it decodes, as InputError."""
     Image.init()
+    if _is_heic(file):
+        with suppress(ImportError):
+            import pillow_heif
+
+            pillow_heif.register_heif_opener()
     try:
         with Image.open(file, formats=[name for name in Image.OPEN if name in FORMATS]) as image:
             count = getattr(image, "n_frames", 1) if page is not None else 1
             if page is not None and not 1 <= page <= count:
-                pages = "only one page" if count == 1 else f"pages 1 to {count}"
-                raise InputError(f"there is no page {page}", f"The picture has {pages}.")
+                raise no_page(page, count)
             if page is not None and page > 1:
                 image.seek(page - 1)
             if 0 in image.size:
@@ -93,14 +107,22 @@ def _opened(file: BinaryIO, page: int | None) -> Iterator[Image.Image]:
 
 
 def _not_a_picture(file: BinaryIO) -> InputError:
+    if _is_heic(file):
+        message, advice = "it is a HEIC picture, which needs a plug-in", "Run `pip install pillow-heif`."
+        return InputError(message, f"{advice} Where that is done, copy it again: it is damaged.")
     file.seek(0)
     head = file.read(16)
     if head[4:8] == b"ftyp":
-        if head[8:12] in (b"heic", b"heix", b"mif1", b"msf1"):
-            return InputError("it is a HEIC picture, which cannot be read", "Save it as JPEG or PNG.")
         return InputError("it is a recording or a video, not a picture", ADVICE)
     kind = next((kind for magic, kind in FIRST_BYTES if head.startswith(magic)), None)
     return InputError(f"it is {kind}, not a picture" if kind else "it is not a picture that can be read", ADVICE)
+
+
+def _is_heic(file: BinaryIO) -> bool:
+    file.seek(4)
+    kind = file.read(8)
+    file.seek(0)
+    return kind[:4] == b"ftyp" and kind[4:] in (b"heic", b"heix", b"mif1", b"msf1")
 
 
 def _rgb(image: Image.Image) -> Image.Image:

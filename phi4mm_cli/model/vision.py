@@ -16,7 +16,8 @@ from transformers.models.phi4_multimodal.modeling_phi4_multimodal import (
     Phi4MultimodalVisionModel,
 )
 
-from phi4mm_cli.model.pixels import CROP, Crops
+from phi4mm_cli.model.grid import CROP
+from phi4mm_cli.model.pixels import Crops
 
 CROPS_AT_ONCE = 8  # 8192 patches keep a GPU busy; bounds the memory of a picture of 36 crops
 

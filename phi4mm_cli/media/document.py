@@ -1,0 +1,103 @@
+"""Documents: pictures, TIFF files of several pages, PDF files. Sizes and texts of their pages, and their pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from PIL import Image
+
+from phi4mm_cli.errors import InputError
+from phi4mm_cli.media import audio, image
+from phi4mm_cli.media.decode import open_file
+from phi4mm_cli.media.pdf import Pdf, Sheet, is_pdf, natural_size
+from phi4mm_cli.schema import Picture, Source
+
+
+class Document:
+    """An open document, as it was when `source` was made; a context manager. Pages are counted from 1.
+
+    Raises InputError: not a document, damaged, locked, or changed.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        _require_unchanged(source)
+        path = Path(source.path)
+        self._pdf = Pdf(path) if _is_pdf(path) else None
+        self.page_count = self._pdf.page_count if self._pdf else image.page_count(path)
+
+    def sheet(self, number: int) -> Sheet:
+        """The size of a page as it is seen, from the headers alone."""
+        if self._pdf:
+            return self._pdf.sheet(number)
+        return Sheet(*image.image_size(self._source.path, number))
+
+    def text(self, number: int) -> str:
+        """What a page of a PDF carries as text; "" where it carries none."""
+        return self._pdf.text(number) if self._pdf else ""
+
+    def picture(self, number: int, size: tuple[int, int] | None = None, band: tuple[int, int] | None = None) -> Picture:
+        """A page for the model to see."""
+        page = number if self._pdf or self.page_count > 1 else None
+        return Picture(self._source, page, size=size, band=band)
+
+    def close(self) -> None:
+        """Free what is open."""
+        if self._pdf:
+            self._pdf.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def page_count(path: Path) -> int:
+    """How many pages a document has, from its header. Raises InputError where it is none, or cannot be opened."""
+    with Document(audio.source(path)) as document:
+        document.sheet(1)
+        return document.page_count
+
+
+def read(picture: Picture) -> Image.Image:
+    """What the model is to see, in mode RGB: a page, a picture or a frame, or some of its rows. Raises InputError."""
+    path = Path(picture.source.path)
+    if picture.time is None and _is_pdf(path):
+        _require_unchanged(picture.source)
+        with Pdf(path) as pdf:
+            number, sheet = picture.page or 1, pdf.sheet(picture.page or 1)
+            if sheet.drawn:
+                return pdf.draw(number, picture.size or natural_size(sheet), picture.band)
+            whole = pdf.draw(number, natural_size(sheet))
+    else:
+        whole = image.read(picture)
+    if picture.size is not None and picture.size != whole.size:
+        whole = whole.resize(picture.size, Image.Resampling.LANCZOS)
+    return whole.crop((0, picture.band[0], whole.width, picture.band[1])) if picture.band is not None else whole
+
+
+def shown_size(picture: Picture) -> tuple[int, int] | None:
+    """Width and height in pixels of what `read` gives, from the headers; None for frames of videos. Raises likewise."""
+    if picture.time is not None:
+        return None
+    size = picture.size
+    if size is None and _is_pdf(Path(picture.source.path)):
+        with Pdf(Path(picture.source.path)) as pdf:
+            size = natural_size(pdf.sheet(picture.page or 1))
+    width, height = size or image.image_size(picture.source.path, picture.page)
+    return (width, height) if picture.band is None else (width, picture.band[1] - picture.band[0])
+
+
+def _require_unchanged(source: Source) -> None:
+    if audio.source(source.path) != source:
+        raise InputError("the file has changed since this run began", "Run it again.")
+
+
+def _is_pdf(path: Path) -> bool:
+    with open_file(path) as file:
+        return is_pdf(file)
