@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TextIO
 
 from phi4mm_cli import console, files, writers
+from phi4mm_cli.captions.presets import PresetName
 from phi4mm_cli.engines import Engine, open_engine
 from phi4mm_cli.errors import ExitCode, InputError, UsageError
 from phi4mm_cli.files import Input
 from phi4mm_cli.flow import Flow, Job, Outcome, run
-from phi4mm_cli.options import EngineOptions, LogOptions, OutputOptions
+from phi4mm_cli.options import CaptionOutputOptions, EngineOptions, LogOptions, OutputOptions
 from phi4mm_cli.report import Loading, Report, display
 from phi4mm_cli.schema import Body, Document, Profile, Source, Timings
 
@@ -40,6 +41,7 @@ class Plan:
 
     folder: Path | None  # None: all to stdout
     formats: tuple[str, ...]
+    captions: PresetName
 
 
 def run_files(
@@ -91,18 +93,19 @@ def run_files(
 
 def _plan(paths: Sequence[Path], output: OutputOptions) -> Plan:
     formats: tuple[str, ...] = output.formats()
+    rules = output.captions if isinstance(output, CaptionOutputOptions) else PresetName.PLAIN
     single = len(paths) == 1 and not paths[0].is_dir()
     if output.jsonl:
         if formats or output.output_dir not in (None, STDOUT):
             raise UsageError("--jsonl writes to stdout and goes with no other format or folder")
-        return Plan(None, ("jsonl",))
+        return Plan(None, ("jsonl",), rules)
     if output.output_dir == STDOUT:
         if len(formats) > 1 or not single:
             raise UsageError("'-o -' takes one input and one format", "For several inputs there is --jsonl")
-        return Plan(None, formats or ("txt",))
+        return Plan(None, formats or ("txt",), rules)
     if single and not formats and output.output_dir is None:
-        return Plan(None, ("txt",))
-    return Plan(output.output_dir or Path(), formats or ("txt",))
+        return Plan(None, ("txt",), rules)
+    return Plan(output.output_dir or Path(), formats or ("txt",), rules)
 
 
 def _probed(task: Task, inputs: Sequence[Input], report: Report) -> Iterator[tuple[Input, float | None]]:
@@ -145,7 +148,7 @@ class _Writer:
 
     def _write(self, file: Input, document: Document) -> None:
         for name in self.plan.formats:
-            write = writers.WRITERS[name]
+            write = writers.writer(name, self.plan.captions)
             if self.plan.folder is None:
                 write(document, self.stdout)
                 self.stdout.flush()

@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from phi4mm_cli.captions.presets import PresetName
 from phi4mm_cli.errors import UsageError
 from phi4mm_cli.model.checkpoint import DEFAULT_MODEL
 from phi4mm_cli.model.layout import ADAPTERS
@@ -168,6 +169,14 @@ class CaptionOutputOptions(OutputOptions):
     srt: Annotated[bool, option("--srt", panel="Output", help="Write SubRip captions.")] = False
     vtt: Annotated[bool, option("--vtt", panel="Output", help="Write WebVTT captions.")] = False
     tsv: Annotated[bool, option("--tsv", panel="Output", help="Write a table of times and text.")] = False
+    captions: Annotated[
+        PresetName,
+        option(
+            "--captions",
+            panel="Output",
+            help="Whose rules SRT and VTT keep to: [b]netflix[/b], [b]bbc[/b], or [b]plain[/b], a caption a sentence.",
+        ),
+    ] = PresetName.NETFLIX
 
 
 @dataclass(frozen=True, slots=True)

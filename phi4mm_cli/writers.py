@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import repeat
 from typing import TextIO
 
 from phi4mm_cli import captions, subtitles
-from phi4mm_cli.captions import Caption
+from phi4mm_cli.captions import PRESETS, Caption, PresetName
 from phi4mm_cli.schema import WORD_TIMES, Document, Segment
-from phi4mm_cli.subtitles import Cue, Subtitles, clock, escaped
+from phi4mm_cli.subtitles import Cue, Kind, Subtitles, clock, escaped
 
 
 def write_text(document: Document, file: TextIO) -> None:
@@ -28,24 +29,17 @@ def write_jsonl(document: Document, file: TextIO) -> None:
     file.write(json.dumps(document.to_json(), ensure_ascii=False) + "\n")
 
 
-def write_srt(document: Document, file: TextIO) -> None:
-    """SubRip captions, numbered from 1."""
-    subtitles.write(_subtitles("srt", document), file)
-
-
-def write_vtt(document: Document, file: TextIO) -> None:
-    """WebVTT captions, with the characters escaped that have a meaning there; word by word where that was asked for."""
-    subtitles.write(_subtitles("vtt", document), file)
-
-
-def _subtitles(kind: subtitles.Kind, document: Document) -> Subtitles:
-    shown = captions.from_segments(document.body.segments)
+def write_captions(document: Document, file: TextIO, kind: Kind, rules: PresetName) -> None:
+    """SRT or VTT by the rules of a house, with what has a meaning there escaped; VTT word by word where asked for."""
+    body = document.body
+    shown = captions.from_segments(body.segments, PRESETS[rules], None if body.language == "und" else body.language)
     if kind == "vtt" and document.options.get(WORD_TIMES):
-        starts = _word_starts(document.body.segments)
+        starts = _word_starts(body.segments)
         texts = [_word_by_word(caption, starts) for caption in shown]
     else:
         texts = [escaped("\n".join(caption.lines), kind) for caption in shown]
-    return Subtitles(kind, tuple(Cue(c.start, c.end, text) for c, text in zip(shown, texts, strict=True)))
+    cues = tuple(Cue(c.start, c.end, text) for c, text in zip(shown, texts, strict=True))
+    subtitles.write(Subtitles(kind, cues), file)
 
 
 def _word_by_word(caption: Caption, starts: Iterator[int | None]) -> str:
@@ -62,6 +56,8 @@ def _word_by_word(caption: Caption, starts: Iterator[int | None]) -> str:
 def _word_starts(segments: Iterable[Segment]) -> Iterator[int | None]:
     """For each character of the words that is no space, the millisecond at which a word begins with it, if one does."""
     for segment in segments:
+        if not segment.words:
+            yield from repeat(None, sum(not character.isspace() for character in segment.text))
         for word in segment.words or ():
             yield round(word.start * 1000)
             yield from repeat(None, len(word.word) - 1)
@@ -75,11 +71,15 @@ def write_tsv(document: Document, file: TextIO) -> None:
         file.write(f"{round(segment.start * 1000)}\t{round(segment.end * 1000)}\t{text}\n")
 
 
-WRITERS: dict[str, Callable[[Document, TextIO], None]] = {
+def writer(name: str, rules: PresetName) -> Callable[[Document, TextIO], None]:
+    """What writes the format `name`, captions by these rules."""
+    return partial(write_captions, kind=_CAPTIONS[name], rules=rules) if name in _CAPTIONS else _OTHERS[name]
+
+
+_CAPTIONS: dict[str, Kind] = {"srt": "srt", "vtt": "vtt"}
+_OTHERS: dict[str, Callable[[Document, TextIO], None]] = {
     "txt": write_text,
     "json": write_json,
-    "srt": write_srt,
-    "vtt": write_vtt,
     "tsv": write_tsv,
     "jsonl": write_jsonl,
 }

@@ -18,6 +18,7 @@ from phi4mm_cli.timing import sentences, spread, spread_words, words
         ("One. Two! Three?", ["One.", "Two!", "Three?"]),
         ('He said "Stop." Then  he left.', ['He said "Stop."', "Then he left."]),
         ("It cost 3.50 euros. Really.", ["It cost 3.50 euros.", "Really."]),
+        ("Ask Dr. Weber. He and (Mrs. Ito) know.", ["Ask Dr. Weber.", "He and (Mrs. Ito) know."]),
         ("今日は晴れ。明日は雨。", ["今日は晴れ。", "明日は雨。"]),
     ],
 )
