@@ -74,6 +74,8 @@ def run_files(
                     rows,
                     adapters,
                     loading,
+                    attention=engine.attn,
+                    quantize=engine.quantize,
                 )
             )
             if opened.profile.notice and not log.quiet:

@@ -44,6 +44,22 @@ class DtypeName(StrEnum):
     FLOAT32 = "float32"
 
 
+class AttentionName(StrEnum):
+    """Attention kernels."""
+
+    AUTO = "auto"
+    FLASH = "flash"
+    SDPA = "sdpa"
+    EAGER = "eager"
+
+
+class QuantizeName(StrEnum):
+    """Smaller ways of storing the decoder's weights."""
+
+    INT8 = "int8"
+    INT4 = "int4"
+
+
 class Format(StrEnum):
     """Output formats, by their file extension."""
 
@@ -100,6 +116,13 @@ class EngineOptions:
     ] = EngineName.LOCAL
     device: Annotated[str, option("--device", panel="Model", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto"
     dtype: Annotated[DtypeName, option("--dtype", panel="Model", help="Number format of the weights.")] = DtypeName.AUTO
+    attn: Annotated[
+        AttentionName, option("--attn", panel="Model", help="Attention kernel; [b]flash[/b] needs flash-attn.")
+    ] = AttentionName.AUTO
+    quantize: Annotated[
+        QuantizeName | None,
+        option("--quantize", panel="Model", help="Store most weights in 8 or 4 bits; needs bitsandbytes."),
+    ] = None
     batch_size: Annotated[
         str, option("--batch-size", panel="Model", help="Clips that go through the model at once, or [b]auto[/b].")
     ] = "auto"

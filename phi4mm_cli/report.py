@@ -83,6 +83,11 @@ class Loading:
         if not self._log.quiet:
             console.say(message)
 
+    def detail(self, message: str) -> None:
+        """Something that is worth a line only where more was asked for."""
+        if self._log.verbose:
+            console.say(message)
+
     def loaded(self, done: int, total: int) -> None:
         """So many bytes have been read."""
         now = time.monotonic()

@@ -143,6 +143,8 @@ class ModelInfo:
     engine: str
     device: str | None = None
     dtype: str | None = None
+    attention: str | None = None  # the kernel: flash, sdpa or eager
+    quantize: str | None = None  # int8 or int4, of the decoder's linear layers
     adapters: Mapping[str, str] | None = None  # folders, by name, of those that are not the model's own
 
 

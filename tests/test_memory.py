@@ -104,7 +104,9 @@ def free_is(monkeypatch: pytest.MonkeyPatch, contents: Contents, **of: float) ->
     ("device", "dtype", "free", "advice"),
     [
         (CPU, torch.float32, {"cpu": 1.5}, "Use --dtype bfloat16, which needs"),
+        (CPU, torch.bfloat16, {"cpu": 0.995}, "Use --quantize int8, which needs"),
         (CPU, torch.bfloat16, {"cpu": 0.9}, "End other programs"),
+        (GPU, torch.bfloat16, {"cuda": 0.99, "cpu": 9.0}, "Use --quantize int4, which needs"),
         (GPU, torch.bfloat16, {"cuda": 0.9, "cpu": 2.0}, "Use --device cpu, which needs"),
         (GPU, torch.bfloat16, {"cuda": 0.9, "cpu": 1.5}, "Use --device cpu --dtype bfloat16, which needs"),
         (GPU, torch.float32, {"cuda": 1.5, "cpu": 9.0}, "Use --dtype bfloat16, which needs"),

@@ -68,6 +68,9 @@ class Listener(Protocol):
     def note(self, message: str) -> None:
         """Something that its user should know."""
 
+    def detail(self, message: str) -> None:
+        """Something for a user who wants to know all."""
+
 
 class Silence:
     """Tells nobody."""
@@ -76,6 +79,9 @@ class Silence:
         """Nothing."""
 
     def note(self, message: str) -> None:
+        """Nothing."""
+
+    def detail(self, message: str) -> None:
         """Nothing."""
 
 
@@ -88,6 +94,8 @@ def open_engine(
     batch_size: int | None,
     adapters: Adapters = (),
     listener: Listener | None = None,
+    attention: str = "auto",
+    quantize: str | None = None,
 ) -> AbstractContextManager[Engine]:
     """The engine called `name`, not yet loaded. Raises MissingError where its model cannot be had.
 
@@ -100,4 +108,5 @@ def open_engine(
     from phi4mm_cli.engines.local import LocalEngine
     from phi4mm_cli.model.checkpoint import resolve
 
-    return LocalEngine(resolve(model, revision, adapters), device, dtype, batch_size, listener or Silence())
+    checkpoint = resolve(model, revision, adapters)
+    return LocalEngine(checkpoint, device, dtype, batch_size, listener or Silence(), attention, quantize)

@@ -6,7 +6,7 @@ torch and transformers are imported, and the weights loaded, when the first answ
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -48,10 +48,13 @@ class LocalEngine:
         dtype: str = "auto",
         batch_size: int | None = None,
         listener: Listener = Silence(),  # noqa: B008 - it has no state
+        attention: str = "auto",
+        quantize: str | None = None,
     ) -> None:
         if checkpoint.dtype is not None and dtype not in ("auto", checkpoint.dtype):
             raise UsageError(f"{checkpoint.name} runs in {checkpoint.dtype} only", "Leave --dtype out")
         self._checkpoint, self._device, self._dtype = checkpoint, device, dtype
+        self._attention, self._quantize = attention, quantize
         self._batch_size = batch_size
         self._listener = listener
         self._queue: dict[str, Request] = {}  # by key, oldest first
@@ -60,7 +63,7 @@ class LocalEngine:
 
     @property
     def info(self) -> ModelInfo:
-        """The model; its device and dtype once it is loaded."""
+        """The model; how it runs once it is loaded."""
         model, own = self._model, self._checkpoint
         return ModelInfo(
             id=own.name,
@@ -68,6 +71,8 @@ class LocalEngine:
             engine="local",
             device=str(model.device) if model else None,
             dtype=str(model.network.dtype).removeprefix("torch.") if model else None,
+            attention=model.attention if model else None,
+            quantize=self._quantize,
             adapters={name: str(path) for name, path in own.adapters} or None,
         )
 
@@ -126,15 +131,21 @@ class LocalEngine:
     def stream(self, request: Request) -> Generator[str, None, Result]:
         """Answer one request now, yielding its text piece by piece. Raises RequestError.
 
-        Closing it ends the work and frees its memory; until then nothing else may be asked of the engine.
+        Closing it ends the work and frees its memory. Other requests may be answered between its pieces.
         """
         from phi4mm_cli.model import generate
 
         model = self._loaded()
         prompt, _ = _compose(model, request)
-        _use_adapter(model, prompt)
-        with _within_memory("a single request"):
-            return (yield from generate.stream(model, prompt))
+        with _within_memory("a single request"), closing(generate.stream(model, prompt)) as answer:
+            while True:
+                _use_adapter(model, prompt)  # each time: another may have been at work meanwhile
+                try:
+                    piece = next(answer)
+                except StopIteration as end:
+                    result: Result = end.value
+                    return result
+                yield piece
 
     def __enter__(self) -> Self:
         return self
@@ -156,16 +167,20 @@ class LocalEngine:
         from phi4mm_cli.model.loading import assemble, open_contents
         from phi4mm_cli.model.precision import choose_device, choose_dtype
 
-        own, device = self._checkpoint, choose_device(self._device)
+        own, device, bits = self._checkpoint, choose_device(self._device), self._quantize
         contents = open_contents(own)
-        dtype = choose_dtype(self._dtype, own, device, lambda dtype: memory.fits(contents, device, dtype))
-        if self._dtype == "auto" and (why := memory.why_smaller(contents, device, dtype)):
+        dtype = choose_dtype(self._dtype, own, device, lambda dtype: memory.fits(contents, device, dtype, bits))
+        if self._dtype == "auto" and (why := memory.why_smaller(contents, device, dtype, bits)):
             self._listener.note(f"the model {own.name} {why}")
         with _within_memory(f"the model {own.name}"):
-            model = assemble(own, contents, device, dtype, self._listener.loaded)
+            model = assemble(own, contents, device, dtype, self._listener.loaded, self._attention, bits)
         if self._batch_size is None and device.type == "cuda":
             rows = memory.rows_that_fit(contents, device, dtype, self.profile.max_chunk_seconds)
             self._batch_size = max(1, min(MOST_GPU_ROWS, rows))
+        self._listener.detail(
+            f"{own.name} runs on {device} in {str(dtype).removeprefix('torch.')}{f' and {bits}' if bits else ''} with "
+            f"{model.attention} attention, at most {self._batch_size or CPU_BATCH} clips at once"
+        )
         return model
 
     def _next_batch(self) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,8 @@ from phi4mm_cli.model.folder import read_json
 from phi4mm_cli.model.layout import EMBEDDINGS
 from phi4mm_cli.model.memory import require
 from phi4mm_cli.model.original import OUTPUT, Contents, Place, full_config, read
-from phi4mm_cli.model.precision import choose_attention
+from phi4mm_cli.model.precision import choose_attention, use_attention
+from phi4mm_cli.model.quantize import is_quantized, quantized, require_library
 from phi4mm_cli.model.tokenizer import read_tokenizer
 from phi4mm_cli.prompt import TOOL_CALL, TOOL_CALL_END
 
@@ -46,6 +47,8 @@ class Model:
     image_token: int  # ... and where those of pictures go; neither may be generated
     context: int  # the longest sequence, in tokens
     rope_switch: int | None  # LongRoPE: sequences longer than this turn all positions by other angles
+    attention: str  # the decoder's kernel: flash, sdpa or eager
+    quantize: str | None  # how most of the decoder's weights are stored, where it is not as the others are
 
 
 def load(
@@ -64,15 +67,29 @@ def open_contents(checkpoint: Checkpoint) -> Contents:
 
 
 def assemble(
-    checkpoint: Checkpoint, contents: Contents, device: torch.device, dtype: torch.dtype, on_load: OnLoad
+    checkpoint: Checkpoint,
+    contents: Contents,
+    device: torch.device,
+    dtype: torch.dtype,
+    on_load: OnLoad,
+    attention: str = "auto",
+    quantize: str | None = None,
 ) -> Model:
-    """The model of these contents. Raises MissingError; MemoryExhaustedError where there is no room for it."""
+    """The model of these contents.
+
+    Raises MemoryExhaustedError where there is no room for it, MissingError, and UsageError where `attention` is none
+    for that device.
+    """
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    require(checkpoint.name, contents, device, dtype)
+    kernel = choose_attention(attention, device, dtype)
+    if quantize is not None:
+        require_library(quantize)
+    require(checkpoint.name, contents, device, dtype, quantize)
     if device.type == "cpu" and sum(tensor.count for tensor in contents.tensors.values()) < SMALL:
         torch.set_num_threads(1)
     config: Any = full_config(contents.config)
-    network = _network(contents, config, device, dtype, on_load)
+    network = _network(contents, config, device, dtype, quantize, on_load)
+    use_attention(network, kernel)
     tokenizer = read_tokenizer(checkpoint.path)
     control = tokenizer.get_added_tokens_decoder()
     long_rope = config.rope_parameters["rope_type"] == "longrope"
@@ -87,11 +104,13 @@ def assemble(
         image_token=config.vision_config.image_token_id,
         context=config.max_position_embeddings,
         rope_switch=config.original_max_position_embeddings if long_rope else None,
+        attention=kernel,
+        quantize=quantize,
     )
 
 
 def _network(
-    contents: Contents, config: Any, device: torch.device, dtype: torch.dtype, on_load: OnLoad
+    contents: Contents, config: Any, device: torch.device, dtype: torch.dtype, quantize: str | None, on_load: OnLoad
 ) -> Phi4MultimodalForCausalLM:
     """The layers with their weights; each tensor goes straight from its file to its place.
 
@@ -100,25 +119,33 @@ def _network(
     """
     with init_empty_weights(include_buffers=False):  # buffers are computed, and in no file
         network = Phi4MultimodalForCausalLM(config)
-    network.set_attn_implementation(choose_attention(device, dtype))
-    tensors = _read(contents, device, dtype, on_load)
-    weights = {name: tensor for (owner, name), tensor in tensors.items() if owner is None}
+    modules: nn.Module = network
+    weights: dict[str, Tensor] = {}
+    adapters: dict[str, dict[str, Tensor]] = {name: {} for name in contents.adapters}
+    for (owner, name), tensor in _read(contents, device, dtype, on_load):
+        if owner is not None:
+            adapters[owner][name] = tensor
+        elif quantize is not None and is_quantized(name):  # at once, so that only one is there in full
+            modules.set_submodule(name.removesuffix(".weight"), quantized(tensor, quantize))
+        else:
+            weights[name] = tensor
     if config.tie_word_embeddings:
         weights[OUTPUT] = weights[EMBEDDINGS]
-    network.load_state_dict(weights, assign=True)
+    network.load_state_dict(weights, strict=quantize is None, assign=True)
     network.tie_weights()
-    modules: nn.Module = network
     modules.to(device).eval()
-    for adapter, settings in contents.adapters.items():
+    for adapter, tensors in adapters.items():
         from phi4mm_cli.model.adapters import load_adapter
 
-        load_adapter(
-            network, adapter, settings, {n: tensor for (owner, n), tensor in tensors.items() if owner == adapter}
-        )
+        load_adapter(network, adapter, contents.adapters[adapter], tensors)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # so that what is free can be seen
     return network
 
 
-def _read(contents: Contents, device: torch.device, dtype: torch.dtype, on_load: OnLoad) -> dict[Place, Tensor]:
+def _read(
+    contents: Contents, device: torch.device, dtype: torch.dtype, on_load: OnLoad
+) -> Iterator[tuple[Place, Tensor]]:
     """All tensors, in the order in which they stand in the files."""
     total, done = sum(tensor.size for tensor in contents.tensors.values()), 0
 
@@ -127,8 +154,8 @@ def _read(contents: Contents, device: torch.device, dtype: torch.dtype, on_load:
         done += count
         on_load(done, total)
 
-    places = sorted(contents.tensors.items(), key=lambda item: (item[1].path, item[1].start))
-    return {place: tensor.load(device, dtype, advance) for place, tensor in places}
+    for place, tensor in sorted(contents.tensors.items(), key=lambda item: (item[1].path, item[1].start)):
+        yield place, tensor.load(device, dtype, advance)
 
 
 def _end_tokens(checkpoint: Checkpoint, ids: int | list[int] | None) -> frozenset[int]:

@@ -12,6 +12,7 @@ import torch
 from phi4mm_cli.errors import MemoryExhaustedError
 from phi4mm_cli.model.folder import in_gb
 from phi4mm_cli.model.original import Contents
+from phi4mm_cli.model.quantize import BYTES, is_quantized
 
 ROW_SECONDS, ROW_TOKENS = 30.0, 512  # of sound, and of text, in the least that a model should be able to take
 
@@ -24,10 +25,16 @@ LIMITS = (
 )
 
 
-def needed(contents: Contents, dtype: torch.dtype) -> int:
-    """Bytes for the weights, adapters included, as `dtype`, and for one short request."""
-    numbers = sum(tensor.count for tensor in contents.tensors.values())
-    return dtype.itemsize * (numbers + row_numbers(contents.config, ROW_SECONDS))
+def needed(contents: Contents, dtype: torch.dtype, quantize: str | None = None) -> int:
+    """Bytes for the weights, adapters included, as `dtype`, and for one short request.
+
+    With `quantize`, most of the decoder's are stored small; one layer at a time is then made large to compute with it.
+    """
+    small = [tensor.count for (owner, name), tensor in contents.tensors.items() if not owner and is_quantized(name)]
+    numbers = sum(tensor.count for tensor in contents.tensors.values()) + row_numbers(contents.config, ROW_SECONDS)
+    if quantize is None:
+        return dtype.itemsize * numbers
+    return int(dtype.itemsize * (numbers - sum(small) + max(small)) + BYTES[quantize] * sum(small))
 
 
 def row_numbers(config: dict[str, Any], seconds: float) -> int:
@@ -54,9 +61,9 @@ def _left() -> Iterator[int]:
             continue
 
 
-def fits(contents: Contents, device: torch.device, dtype: torch.dtype) -> bool:
+def fits(contents: Contents, device: torch.device, dtype: torch.dtype, quantize: str | None = None) -> bool:
     """Whether there is room for the model and a short request."""
-    return needed(contents, dtype) <= free(device)
+    return needed(contents, dtype, quantize) <= free(device)
 
 
 def rows_that_fit(contents: Contents, device: torch.device, dtype: torch.dtype, seconds: float) -> int:
@@ -64,32 +71,48 @@ def rows_that_fit(contents: Contents, device: torch.device, dtype: torch.dtype, 
     return int(0.7 * free(device) / (dtype.itemsize * row_numbers(contents.config, seconds)))
 
 
-def why_smaller(contents: Contents, device: torch.device, dtype: torch.dtype) -> str | None:
+def why_smaller(
+    contents: Contents, device: torch.device, dtype: torch.dtype, quantize: str | None = None
+) -> str | None:
     """Why a model on a CPU runs in less than float32; None where it does not."""
-    if device.type != "cpu" or dtype == torch.float32 or fits(contents, device, torch.float32):
+    if device.type != "cpu" or dtype == torch.float32 or fits(contents, device, torch.float32, quantize):
         return None
-    need = in_gb(needed(contents, torch.float32))
+    need = in_gb(needed(contents, torch.float32, quantize))
     return f"runs in {_name(dtype)}: float32 needs {need}, and {in_gb(free(device))} are free"
 
 
-def require(name: str, contents: Contents, device: torch.device, dtype: torch.dtype) -> None:
+def require(
+    name: str, contents: Contents, device: torch.device, dtype: torch.dtype, quantize: str | None = None
+) -> None:
     """Raise MemoryExhaustedError where the model `name` does not fit, with what would."""
-    need, there = needed(contents, dtype), free(device)
+    need, there = needed(contents, dtype, quantize), free(device)
     if need > there:
         place = "this machine" if device.type != "cuda" else f"the GPU {device}"
-        message = f"the model {name} needs {in_gb(need)} in {_name(dtype)}, and {place} has {in_gb(there)} free"
-        raise MemoryExhaustedError(message, _advice(contents, device, dtype))
+        kind = f"{_name(dtype)} and {quantize}" if quantize else _name(dtype)
+        message = f"the model {name} needs {in_gb(need)} in {kind}, and {place} has {in_gb(there)} free"
+        raise MemoryExhaustedError(message, _advice(contents, device, dtype, quantize))
 
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _advice(contents: Contents, device: torch.device, dtype: torch.dtype) -> str:
-    """The options under which the model fits. Another way to make it smaller would be one more of these."""
-    smaller = [("--dtype bfloat16", device, torch.bfloat16)] if dtype == torch.float32 else []
-    elsewhere = [("--device cpu", CPU, torch.float32), ("--device cpu --dtype bfloat16", CPU, torch.bfloat16)]
-    for options, place, kind in (*smaller, *(elsewhere if device.type != "cpu" else ())):
-        if fits(contents, place, kind):
-            return f"Use {options}, which needs {in_gb(needed(contents, kind))}"
+def _advice(contents: Contents, device: torch.device, dtype: torch.dtype, quantize: str | None) -> str:
+    """The options under which the model fits: those that lose least first, and a GPU is not given up while it can."""
+    half = [dtype, torch.bfloat16] if dtype == torch.float32 else [dtype]
+    ways = [(device, kind, bits) for bits in _smaller(quantize) for kind in half]
+    if device.type != "cpu":
+        ways += [(CPU, kind, bits) for bits in _smaller(quantize) for kind in (torch.float32, torch.bfloat16)]
+    for place, kind, bits in ways:
+        if fits(contents, place, kind, bits):
+            options = "--device cpu " if place != device else ""
+            options += "--dtype bfloat16 " if kind == torch.bfloat16 and (kind != dtype or place != device) else ""
+            options += f"--quantize {bits} " if bits else ""
+            return f"Use {options.strip()}, which needs {in_gb(needed(contents, kind, bits))}"
     return "End other programs, use a machine with more memory, or --model demo, a toy"
+
+
+def _smaller(quantize: str | None) -> list[str | None]:
+    """Ways of storing weights, from `quantize` on to the smallest."""
+    kinds = [None, *BYTES]
+    return kinds[kinds.index(quantize) :]

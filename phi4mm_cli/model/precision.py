@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
+from transformers import Phi4MultimodalForCausalLM
 
 from phi4mm_cli.errors import MissingError, UsageError
 from phi4mm_cli.model.checkpoint import Checkpoint
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+ATTENTION = {"flash": "flash_attention_2", "sdpa": "sdpa", "eager": "eager"}  # transformers' names for them
+
+AMPERE = (8, 0)  # the first GPUs with bfloat16, and with what flash attention needs
 
 
 def choose_device(name: str) -> torch.device:
@@ -46,13 +51,45 @@ def choose_dtype(
         name = checkpoint.dtype
     if name == "auto":
         if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+            return torch.bfloat16 if torch.cuda.get_device_capability(device) >= AMPERE else torch.float16
         return torch.float32 if device.type == "cpu" and fits(torch.float32) else torch.bfloat16
     if name not in DTYPES:
         raise UsageError(f"there is no dtype {name!r}", f"Use auto, {', '.join(DTYPES)}")
     return DTYPES[name]
 
 
-def choose_attention(device: torch.device, dtype: torch.dtype) -> str:
-    """The attention kernel, by transformers' name for it: eager on GPUs without bfloat16, as the model card advises."""
-    return "eager" if device.type == "cuda" and dtype == torch.float16 else "sdpa"
+def choose_attention(name: str, device: torch.device, dtype: torch.dtype) -> str:
+    """The attention kernel of that name: flash, sdpa or eager; `auto` is the fastest that works there.
+
+    Eager on GPUs older than Ampere, as the model card advises. Raises UsageError where flash attention cannot work
+    there, MissingError where it is not installed.
+    """
+    old = device.type == "cuda" and torch.cuda.get_device_capability(device) < AMPERE
+    fault = None
+    if device.type != "cuda" or old:
+        fault = f"--attn flash is for GPUs from Ampere on, not for {device}"
+    elif dtype == torch.float32:
+        fault = "--attn flash computes in bfloat16 or float16, not in float32"
+    if name == "auto":
+        return "eager" if old else "flash" if fault is None and _has_flash() else "sdpa"
+    if name not in ATTENTION:
+        raise UsageError(f"there is no attention {name!r}", f"Use auto, {', '.join(ATTENTION)}")
+    if name == "flash":
+        if fault is not None:
+            raise UsageError(fault, "Leave --attn out, or use --attn sdpa")
+        if not _has_flash():
+            raise MissingError("flash-attn is not installed", "Run: pip install 'phi4mm[flash-attn]'")
+    return name
+
+
+def use_attention(network: Phi4MultimodalForCausalLM, name: str) -> None:
+    """Let the decoder attend by that kernel, and the towers too where they can.
+
+    Both towers add a mask of their own to the scores, which flash attention does not take.
+    """
+    tower = "sdpa" if name == "flash" else name
+    network.set_attn_implementation({"": ATTENTION[name], "vision_config": tower, "audio_config": tower})
+
+
+def _has_flash() -> bool:
+    return find_spec("flash_attn") is not None
