@@ -6,13 +6,14 @@ that they belong to, with what could not be trusted and how much was heard.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from phi4mm_cli import timing
+from phi4mm_cli import ranges, timing
 from phi4mm_cli.errors import UsageError
 from phi4mm_cli.flow import Flow, Gather
 from phi4mm_cli.healing import Answer, Listener, Question
@@ -31,6 +32,8 @@ class Listening:
 
     longest_chunk: float = 30.0  # seconds
     vad: bool = True  # find the speech first; False hears everything
+    channel: int | None = None  # counted from 1; None mixes all down
+    spans: tuple[ranges.Span, ...] = ranges.WHOLE
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
 
 
@@ -46,7 +49,9 @@ class Hearing:
 
 def listening(asked: ListeningOptions, sampling: SamplingOptions, profile: Profile) -> Listening:
     """What the command line asks for, completed by what suits the checkpoint."""
-    return Listening(asked.chunk_seconds or profile.max_chunk_seconds, asked.vad, sampling)
+    return Listening(
+        asked.chunk_seconds or profile.max_chunk_seconds, asked.vad, asked.channel, asked.spans(), sampling
+    )
 
 
 def require_language(language: str | None, profile: Profile) -> None:
@@ -63,18 +68,22 @@ def hear(source: Source, question: Question, how: Listening) -> Flow[Hearing]:
     """
     from phi4mm_cli.media import audio, speech
 
-    with audio.open_recording(source) as recording:
-        listener = Listener(recording, question, how.sampling)
-        chunks = speech.chunks(recording, how.longest_chunk, how.vad)
-        gather = Gather(listener.heal(chunk) for chunk in chunks)
-        yield gather
-    answers = tuple(answer for healed in gather.values for answer in healed.answers)
-    return Hearing(
-        duration=recording.seconds,
-        answers=answers,
-        coverage=_coverage(recording, answers, how),
-        warnings=(*_input_warnings(recording), *(w for healed in gather.values for w in healed.warnings)),
-    )
+    answers: list[Answer] = []
+    warnings: list[Warning] = []
+    heard: list[Recording] = []
+    for span in how.spans:
+        with audio.open_recording(source, how.channel, span) as recording:
+            listener = Listener(recording, question, how.sampling)
+            chunks = speech.chunks(recording, how.longest_chunk, how.vad)
+            gather = Gather(listener.heal(chunk.later(recording.start)) for chunk in chunks)
+            yield gather
+        heard.append(recording)
+        answers += (answer for healed in gather.values for answer in healed.answers)
+        warnings += _input_warnings(recording)
+        warnings += (warning for healed in gather.values for warning in healed.warnings)
+    last = heard[-1]
+    duration = last.end if how.spans[-1][1] == math.inf else max(last.end, last.expected_seconds or 0.0)
+    return Hearing(duration, tuple(answers), _coverage(heard, answers, how), tuple(warnings))
 
 
 def segments(answers: Sequence[Answer]) -> tuple[Segment, ...]:
@@ -96,18 +105,24 @@ def _timed(answer: Answer) -> list[Word]:
     return timing.spread_words(answer.text, voiced)
 
 
-def _coverage(recording: Recording, answers: Sequence[Answer], how: Listening) -> Coverage:
-    total = max(recording.seconds, recording.expected_seconds or 0.0)
+def _coverage(recordings: Sequence[Recording], answers: Sequence[Answer], how: Listening) -> Coverage:
+    read = sum(recording.seconds for recording in recordings)
+    total = sum(_wanted(recording, end) for recording, (_, end) in zip(recordings, how.spans, strict=True))
     if not how.vad:
-        return Coverage("seconds", total, recording.seconds)
+        return Coverage("seconds", total, read)
     heard = sum(answer.speech or 0.0 for answer in answers)
     trusted = sum(answer.speech or 0.0 for answer in answers if answer.text and not answer.faults)
-    return Coverage("seconds", total, recording.seconds, heard, trusted)
+    return Coverage("seconds", total, read, heard, trusted)
+
+
+def _wanted(recording: Recording, end: float) -> float:
+    """Seconds up to `end` that the recording holds, as far as is known."""
+    return max(recording.seconds, min(recording.expected_seconds or 0.0, end) - recording.start)
 
 
 def _input_warnings(recording: Recording) -> Iterator[Warning]:
     if recording.truncated:
-        yield Warning("truncated_input", recording.truncated, "what could be read was used", start=recording.seconds)
+        yield Warning("truncated_input", recording.truncated, "what could be read was used", start=recording.end)
 
 
 def probe(path: Path) -> float | None:

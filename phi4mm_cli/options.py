@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from phi4mm_cli import ranges
 from phi4mm_cli.captions.presets import PresetName
 from phi4mm_cli.errors import UsageError
 from phi4mm_cli.model.checkpoint import DEFAULT_MODEL
@@ -86,9 +87,29 @@ class ListeningOptions:
     ] = None
     vad: Annotated[bool, option("--vad/--no-vad", help="Find the speech first, or hear everything.")] = True
 
+    channel: Annotated[
+        int | None, option("--channel", help="Hear one channel, counted from 1.", show_default="all, mixed")
+    ] = None
+    range: Annotated[
+        str | None,
+        option("--range", help="Hear only this part: 10:00-20:00, 90s-, -5:00; several with commas."),
+    ] = None
+
     def __post_init__(self) -> None:
+        self.spans()
+        if self.channel is not None and self.channel < 1:
+            raise UsageError(f"--channel is counted from 1, not {self.channel}")
         if self.chunk_seconds is not None and not 1 <= self.chunk_seconds <= LONGEST_CHUNK:
             raise UsageError(f"--chunk-seconds is 1 to {LONGEST_CHUNK:g}, not {self.chunk_seconds:g}")
+
+    def spans(self) -> tuple[ranges.Span, ...]:
+        """The parts to be heard. Raises UsageError."""
+        return ranges.WHOLE if self.range is None else ranges.parse(self.range)
+
+    def recorded(self) -> dict[str, str | int | bool]:
+        """What shapes the result."""
+        chosen = {"channel": self.channel, "range": self.range}
+        return {"vad": self.vad} | {name: value for name, value in chosen.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ from phi4mm_cli.schema import WORD_TIMES, Body, Profile, Source, Transcript
 
 PROMPT = "Transcribe the audio clip into text."  # the model card's
 LANGUAGE_PROMPT = "Transcribe the {language} audio clip into text."  # the Open ASR leaderboard's, multilingual
+# The model's authors tell of no way to give it names and terms: this sentence is ours.
+TERMS = " Names and terms: {}."
 
 EXAMPLES = """
 Every option has a variable of its name ([b]PHI4MM_BATCH_SIZE[/b]) and may stand in a configuration file.
@@ -38,6 +40,8 @@ phi4mm transcribe meeting.flac --srt
 phi4mm transcribe talk.mp4 --json -o out/
 
 phi4mm transcribe recordings/ -o out/ --srt --json
+
+phi4mm transcribe board.wav --range 10:00-20:00 --hotwords "Kowalski, Zoltan"
 """
 
 
@@ -46,6 +50,8 @@ class Options:
     """What shapes a transcript."""
 
     language: str | None = None  # code; None lets the model judge
+    terms: tuple[str, ...] = ()  # names and terms that may be said
+    prompt: str = ""  # more that the model is told
     listening: Listening = field(default_factory=Listening)
 
 
@@ -66,7 +72,9 @@ def flow(source: Source, options: Options) -> Flow[Body]:
 
 def _question(options: Options) -> Question:
     name = languages.AUDIO.get(options.language or "")
-    return Question(LANGUAGE_PROMPT.format(language=name) if name else PROMPT)
+    hints = TERMS.format(", ".join(options.terms)) if options.terms else ""
+    hints += f" {options.prompt}" if options.prompt else ""
+    return Question(LANGUAGE_PROMPT.format(language=name) if name else PROMPT, hints=hints, terms=options.terms)
 
 
 @with_shared
@@ -83,18 +91,25 @@ def command(
     language: Annotated[
         str, option("--language", "-l", help="What is spoken: a code, a name, or [b]auto[/b].")
     ] = languages.AUTO,
+    hotwords: Annotated[
+        list[str] | None, option("--hotwords", help="Names and terms that may be said, with commas.")
+    ] = None,
+    prompt: Annotated[str, option("--prompt", help="What else the model is told of the recording.")] = "",
     word_timestamps: Annotated[
         bool, option("--word-timestamps/--no-word-timestamps", help="Write each word's times into JSON and VTT.")
     ] = False,
 ) -> None:
     """Turn recordings into text, JSON and captions."""
     code = languages.audio_code(language)
+    terms = tuple(term.strip() for part in hotwords or () for term in part.split(",") if term.strip())
 
     def prepare(profile: Profile, _: CountTokens) -> Callable[[Source], Flow[Body]]:
         hearing.require_language(code, profile)
-        options = Options(code, hearing.listening(listening, sampling, profile))
+        options = Options(code, terms, prompt.strip(), hearing.listening(listening, sampling, profile))
         return lambda source: flow(source, options)
 
-    recorded = {"language": code, "vad": listening.vad, WORD_TIMES: word_timestamps, **sampling.recorded()}
+    hints = {"hotwords": ", ".join(terms), "prompt": prompt.strip()}
+    recorded = {"language": code, WORD_TIMES: word_timestamps, **listening.recorded(), **sampling.recorded()}
+    recorded |= {name: value for name, value in hints.items() if value}
     task = Task(AUDIO_SUFFIXES | VIDEO_SUFFIXES, hearing.probe, hearing.source, prepare, recorded)
     raise typer.Exit(run_files(task, inputs, engine, output, log))

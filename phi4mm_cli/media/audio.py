@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from phi4mm_cli import cancel
 from phi4mm_cli.errors import InputError
 from phi4mm_cli.media import headers
-from phi4mm_cli.media.decode import BLOCK_SECONDS, AudioInfo, Decoder, PcmDecoder, Stretch, open_file
+from phi4mm_cli.media.decode import BLOCK_SECONDS, AudioInfo, Decoder, PcmDecoder, Stretch, clock, open_file
 from phi4mm_cli.media.spool import Spool
 from phi4mm_cli.schema import Clip, Source
 
@@ -27,6 +28,7 @@ NARROW, WIDE = 8000, 16000  # Hz; the two rates that the model's features are co
 EDGE = 1 << 16  # bytes at each end of a file that go into its fingerprint
 KEPT_OPEN = 16  # recordings that `read` keeps decoded for callers that hold none open themselves
 
+Span = tuple[float, float]  # seconds; the end may be infinite
 _Key = tuple[Source, int | None]
 _open: dict[_Key, list[Recording]] = {}
 _open_lock = threading.RLock()
@@ -65,12 +67,13 @@ def useful_rate(rate: int) -> int:
     return NARROW if rate <= NARROW else WIDE
 
 
-def open_recording(source: Source, channel: int | None = None) -> Recording:
-    """Open `source` for decoding: one channel (counted from 1), or the mean of all.
+def open_recording(source: Source, channel: int | None = None, span: Span = (0.0, math.inf)) -> Recording:
+    """Open `source` for decoding: one channel (counted from 1), or the mean of all; only `span`, in seconds.
 
-    Raises InputError: not a recording, changed since `source` was made, no such channel, no room for its sound.
+    Raises InputError: not a recording, changed since `source` was made, no such channel, no room for its sound, or
+    nothing of it in `span`.
     """
-    return Recording(source, channel)
+    return Recording(source, channel, span)
 
 
 class Recording:
@@ -79,9 +82,10 @@ class Recording:
     A context manager; while it is open, `read` finds it.
     """
 
-    def __init__(self, source: Source, channel: int | None) -> None:
+    def __init__(self, source: Source, channel: int | None, span: Span) -> None:
         self.source = source
         self.channel = channel
+        self.start, self._end = span
         self.truncated: str | None = None  # set when the blocks have ended: why they are not the whole recording
         self._state: Literal["new", "decoding", "done", "closed"] = "new"
         self._decoding = threading.Lock()  # a decoder that is closed while it decodes takes the program with it
@@ -94,6 +98,7 @@ class Recording:
             self._info = self._decoder.info
             self.rate = useful_rate(self._info.rate)
             self._spool = self._make_spool()
+            self._skipped = self._seek()
         except BaseException:
             self._file.close()
             raise
@@ -105,12 +110,31 @@ class Recording:
         if self.channel is not None and not 1 <= self.channel <= channels:
             count = "only one channel" if channels == 1 else f"channels 1 to {channels}"
             raise InputError(f"there is no channel {self.channel}", f"The recording has {count}.")
-        return Spool(round((self.expected_seconds or 0.0) * self.rate))
+        length = self.expected_seconds
+        if length is not None and self.start >= length:
+            raise InputError(f"it ends at {clock(length)}, before the range begins", "Give another --range.")
+        return Spool(round((min(length or 0.0, self._end) - min(length or 0.0, self.start)) * self.rate))
+
+    def _seek(self) -> float:
+        """Seconds that the decoder begins before `start`."""
+        if not self.start:
+            return 0.0
+        reached = self._decoder.seek(self.start)
+        if reached is None:
+            self._decoder.close()
+            self._decoder = open_decoder(self._file)
+            reached = 0.0
+        return self.start - reached
 
     @property
     def seconds(self) -> float:
-        """Seconds decoded so far."""
+        """Seconds decoded so far, from `start`."""
         return len(self._spool) / self.rate
+
+    @property
+    def end(self) -> float:
+        """When what has been decoded so far ends, in seconds of the recording."""
+        return self.start + self.seconds
 
     @property
     def expected_seconds(self) -> float | None:
@@ -125,7 +149,7 @@ class Recording:
         if self._state != "new":
             raise ValueError("the blocks of a recording can be run through only once")
         self._state = "decoding"
-        stretches = resampled(gathered(self._decoder.mono(self.channel)), self.rate)
+        stretches = resampled(gathered(without(self._decoder.mono(self.channel), self._skipped)), self.rate)
         while (block := self._next_block(stretches)) is not None:
             cancel.check()
             if block.size:
@@ -136,21 +160,23 @@ class Recording:
             if self._state == "closed":
                 return None
             samples = next(stretches, None)
-            if samples is not None:
-                return self._spool.append(samples)
+            wanted = math.inf if self._end == math.inf else round((self._end - self.start) * self.rate)
+            if samples is not None and len(self._spool) < wanted:
+                return self._spool.append(samples[: int(min(samples.size, wanted - len(self._spool)))])
             if not len(self._spool):
                 raise InputError("no sound in it could be decoded", headers.ADVICE)
-            self.truncated = self._decoder.damage(self.seconds)
+            self.truncated = self._decoder.damage(self.end, is_end=samples is None)
             self._state = "done"
             return None
 
     def read(self, start: float, end: float) -> NDArray[np.float32]:
         """float32 samples from `start` to `end` seconds, as far as they have been decoded. Safe in any thread."""
-        return self._spool.read(round(start * self.rate), round(end * self.rate))
+        return self._spool.read(round((start - self.start) * self.rate), round((end - self.start) * self.rate))
 
-    def holds(self, end: float) -> bool:
-        """Whether everything before `end` seconds has been decoded."""
-        return self._state == "done" or len(self._spool) >= round(end * self.rate)
+    def holds(self, start: float, end: float) -> bool:
+        """Whether everything from `start` to `end` seconds has been decoded, or all that there is of it."""
+        is_whole = self._state == "done" and self._end == math.inf
+        return start >= self.start and (is_whole or len(self._spool) >= round((end - self.start) * self.rate))
 
     def close(self) -> None:
         """Free the decoder and the disk space. Waits for the block that another thread is decoding."""
@@ -184,7 +210,7 @@ def read(clip: Clip) -> tuple[NDArray[np.float32], int]:
     key = (clip.source, clip.channel)
     with _open_lock:
         for recording in _open.get(key, []):
-            if recording.holds(clip.end):
+            if recording.holds(clip.start, clip.end):
                 return recording.read(clip.start, clip.end), recording.rate
     with _reopened_lock:
         if key not in _reopened:
@@ -195,7 +221,7 @@ def read(clip: Clip) -> tuple[NDArray[np.float32], int]:
             _reopened.popitem(last=False)[1][0].close()
         recording, blocks = _reopened[key]
         try:
-            while not recording.holds(clip.end) and next(blocks, None) is not None:
+            while not recording.holds(clip.start, clip.end) and next(blocks, None) is not None:
                 pass
         except BaseException:
             _reopened.pop(key)[0].close()
@@ -221,6 +247,15 @@ def open_decoder(file: BinaryIO) -> Decoder:
     from phi4mm_cli.media.container import ContainerDecoder
 
     return ContainerDecoder(file, misjudged)
+
+
+def without(stretches: Iterator[Stretch], seconds: float) -> Iterator[Stretch]:
+    """`stretches` without their first seconds."""
+    for samples, rate in stretches:
+        skipped = min(round(seconds * rate), len(samples))
+        seconds -= skipped / rate
+        if skipped < len(samples):
+            yield samples[skipped:], rate
 
 
 def gathered(stretches: Iterator[Stretch]) -> Iterator[Stretch]:

@@ -37,6 +37,8 @@ GAP = 0.05  # seconds without sound in the timestamps that are filled with silen
 JUMP = 1.0  # seconds; timestamps that go back further have been started anew
 LONGEST_GAP = 3600.0  # seconds, where the header gives no length: timestamps that jump further are not believed
 SLACK = 0.25  # seconds by which padding and rounding let a whole file miss its header's length
+SEEKABLE = ("mov", "matroska", "flac", "ogg")  # others guess times from sizes, or give none after a leap
+RUN_IN = 1.0  # seconds; Opus asks for 0.08, and the others for a packet or two
 READ_ERRORS = 20  # in a row; then the rest of the file is given up
 
 
@@ -85,8 +87,9 @@ class ContainerDecoder:
         if first.format.name.startswith("s64"):  # of which PyAV makes no arrays
             raise InputError("its sound is in a coding that is not supported", ADVICE)
         self._frames_left = itertools.chain([first], frames)
-        self._origin = self._time_zero(first)
+        self._origin = self._begin = self._time_zero(first)
         self._length = self._promised()
+        self._form = form.split(",")[0]
         self._is_continuous = form in ("flac", "mp3", "ogg")  # a gap in the time is no pause there: it is damage
         form = f"{form.split(',')[0]} {self._stream.codec_context.name}"
         self.info = AudioInfo(self._length, first.sample_rate, first.layout.nb_channels, form)
@@ -159,7 +162,7 @@ class ContainerDecoder:
 
     def mono(self, channel: int | None) -> Iterator[Stretch]:
         """The sound from time zero, frame by frame, silence where the timestamps say that sound is missing."""
-        self._now = self._origin
+        self._now = self._begin
         least = 0.0  # the first sound starts when it starts, to the sample
         for frame in self._frames_left:
             rate, time = frame.sample_rate, frame.time
@@ -179,18 +182,37 @@ class ContainerDecoder:
             return time - self._now < LONGEST_GAP
         return time - self._origin < self._length + JUMP
 
-    def damage(self, seconds: float) -> str | None:
+    def seek(self, seconds: float) -> float | None:
+        """To a packet that the coding has run in from by `seconds`, in the containers whose times can be relied on."""
+        if self._form not in SEEKABLE or seconds <= RUN_IN or self._stream.time_base is None:
+            return 0.0
+        wanted = self._origin + seconds - RUN_IN
+        try:
+            self._container.seek(int(wanted / self._stream.time_base), stream=self._stream)
+        except av.error.FFmpegError:
+            return None
+        frames = self._frames()
+        first = next((frame for frame in frames if frame.time is not None), None)
+        if first is None or first.time is None or not self._origin <= first.time <= self._origin + seconds:
+            return None
+        self._begin = first.time
+        self._frames_left = itertools.chain([first], frames)
+        return self._begin - self._origin
+
+    def damage(self, seconds: float, is_end: bool = True) -> str | None:
         """Why the `seconds` that came out are not the whole recording."""
         # An error behind the last sound is a tag or padding, unless the file gives no length to compare with.
         errors = [at for at in self._errors if at < self._now or self._length is None]
         if self._reader.error:
             return self._reader.error
         reached = max(seconds, self._reached - self._origin)
-        if self._length is not None and reached < self._length - (
-            SLACK if self._stream.codec_context.name != "flac" else EXACT
+        if (
+            is_end
+            and self._length is not None
+            and reached < self._length - (SLACK if self._stream.codec_context.name != "flac" else EXACT)
         ):
             return f"it ends at {clock(seconds)}, but its header promises {clock(self._length)}"
-        if headers.is_cut_off(self._file):
+        if is_end and headers.is_cut_off(self._file):
             return f"the file was cut off at {clock(seconds)}"
         if errors:
             places = "1 place" if len(errors) == 1 else f"{len(errors)} places"

@@ -40,8 +40,14 @@ class Decoder(Protocol):
     def mono(self, channel: int | None) -> Iterator[Stretch]:
         """All its sound, once, in pieces of any length: one channel (counted from 1), or the mean of all."""
 
-    def damage(self, seconds: float) -> str | None:
-        """After mono(): why the `seconds` that came out are not the whole recording; None if they are."""
+    def seek(self, seconds: float) -> float | None:
+        """Before mono(): makes it begin at or before `seconds`, and says where; None where it cannot any more."""
+
+    def damage(self, seconds: float, is_end: bool = True) -> str | None:
+        """After mono(): what is missing up to `seconds`, where it ended; None if nothing is.
+
+        Without `is_end` nobody wanted more, and the length that the header promises does not count.
+        """
 
     def close(self) -> None:
         """Free the decoder; the file stays open."""
@@ -103,12 +109,22 @@ class PcmDecoder:
                 return
             yield mixed(block.T, channel), rate
 
-    def damage(self, seconds: float) -> str | None:
+    def seek(self, seconds: float) -> float | None:
+        """To the frame."""
+        if not self._sound.seekable():
+            return 0.0
+        try:
+            frame: int = self._sound.seek(min(int(seconds * self.info.rate), self._sound.frames))
+        except soundfile.LibsndfileError:
+            return None
+        return frame / self.info.rate
+
+    def damage(self, seconds: float, is_end: bool = True) -> str | None:
         """That the file is shorter than its header promises."""
         promised = self.info.seconds
         if self._file.error:
             return self._file.error
-        if promised is not None and seconds < promised - EXACT:
+        if is_end and promised is not None and seconds < promised - EXACT:
             return f"it ends at {clock(seconds)}, but its header promises {clock(promised)}"
         return self._problem
 

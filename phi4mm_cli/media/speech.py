@@ -56,6 +56,11 @@ class Chunk:
     end: float  # seconds
     speech: tuple[Region, ...]  # none where nobody has listened for it
 
+    def later(self, seconds: float) -> Chunk:
+        """The same chunk, where its recording began so much earlier."""
+        speech = tuple(Region(region.start + seconds, region.end + seconds) for region in self.speech)
+        return Chunk(self.start + seconds, self.end + seconds, speech)
+
 
 class Recording(Protocol):
     """Sound that is decoded as its blocks are taken."""

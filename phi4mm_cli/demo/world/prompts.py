@@ -14,7 +14,7 @@ TRANSLATE_COT = (
 )
 SEPARATOR = "<sep>"
 SUMMARIZE = "Summarize the audio clip in one sentence."
-TERMS = " Names and terms: {}."
+TERMS = transcribe.TERMS
 
 DESCRIBE = scenes.DESCRIBE
 READ = "Convert the document in this image to Markdown."
