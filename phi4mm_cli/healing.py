@@ -46,6 +46,7 @@ class Question:
     """What each chunk is asked, and what is known of the answer before it comes."""
 
     instruction: str
+    word_times: bool = False  # whether the answer, a transcript, is to be timed
     tellings: int = 1  # how often the answer says what was said: twice where a translation follows the transcript
     hints: str = ""  # words behind the instruction that help, and that a bad answer may repeat
     terms: tuple[str, ...] = ()  # the names and terms among the hints
@@ -144,7 +145,8 @@ class Listener:
         clip = Clip(self.recording.source, chunk.start, chunk.end, self.recording.channel)
         asked = question.instruction + question.hints * hints
         message = Message("user", (clip, asked))
-        [result] = yield [Request((message,), (sampling or self.sampling).sampling(budget))]
+        decoding = (sampling or self.sampling).sampling(budget)
+        [result] = yield [Request((message,), decoding, word_times=question.word_times)]
         speech = sum(region.end - region.start for region in chunk.speech) if chunk.speech else None
         said = Said(result.text, result.finish, speech, asked, question.tellings)
         answer = Answer(chunk, result.text, result.words, trust.faults(said), speech, way)

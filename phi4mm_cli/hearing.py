@@ -99,10 +99,12 @@ def segments(answers: Sequence[Answer]) -> tuple[Segment, ...]:
 
 def _timed(answer: Answer) -> list[Word]:
     chunk = answer.chunk
-    if answer.words is not None:
-        return [Word(chunk.start + word.start, chunk.start + word.end, word.word) for word in answer.words]
-    voiced = [(region.start, region.end) for region in chunk.speech] or [(chunk.start, chunk.end)]
-    return timing.spread_words(answer.text, voiced)
+    within = (chunk.start, chunk.end)
+    voiced = [(region.start, region.end) for region in chunk.speech]
+    if answer.words is None:
+        return timing.spread_words(answer.text, voiced or [within])
+    words = [Word(chunk.start + word.start, chunk.start + word.end, word.word) for word in answer.words]
+    return timing.settle(words, voiced, within)
 
 
 def _coverage(recordings: Sequence[Recording], answers: Sequence[Answer], how: Listening) -> Coverage:

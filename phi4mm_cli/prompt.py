@@ -17,6 +17,7 @@ from phi4mm_cli.schema import Clip, Message, Picture
 END = "<|end|>"
 TOOLS, TOOLS_END = "<|tool|>", "<|/tool|>"
 TOOL_CALL, TOOL_CALL_END = "<|tool_call|>", "<|/tool_call|>"  # around the calls in an answer, and kept in its text
+SEPARATOR = "<sep>"  # between the transcript and the translation, in an answer that has both
 
 
 @dataclass(frozen=True, slots=True)

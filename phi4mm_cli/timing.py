@@ -1,7 +1,6 @@
-"""When words were said: spreads the text of a chunk over the stretches in which a voice was heard.
+"""When words were said: puts the times that an engine found right by where voices begin and pause.
 
-The model gives no times. What is known is where the recording was cut and where its voices begin and pause; inside a
-stretch of speech, characters are taken to be spoken at an even pace.
+Where an engine finds none, text is spread over the stretches in which a voice is heard, at an even pace.
 """
 
 from __future__ import annotations
@@ -15,6 +14,9 @@ from phi4mm_cli.schema import Word
 
 Span = tuple[float, float]  # seconds
 
+TAIL = 0.1  # seconds before a pause in which no word begins: one that seems to belongs behind the pause
+LATE = 0.5  # seconds after a voice begins up to which the first word was found, and still begins with the voice
+SHORTEST_WORD = 0.02  # seconds
 SHORTEST = 0.001  # seconds of speech that every piece is given
 SNAP_SECONDS = 1.0  # how far the end of a sentence is moved to meet a pause
 _IDEOGRAPH = "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"  # and kana
@@ -42,6 +44,40 @@ def _cut(text: str) -> list[str]:
 def words(text: str) -> list[str]:
     """The words of `text` with their punctuation; where a script has no spaces, each of its characters is one."""
     return [word for sentence in sentences(text) for word in _WORD.findall(sentence)]
+
+
+def settle(found: Sequence[Word], voiced: Sequence[Span], within: Span) -> list[Word]:
+    """`found`, whose starts rise and are true to a tenth of a second or so, with starts and ends as they are heard.
+
+    The first word of a stretch of `voiced` begins where the stretch does, and a word ends where the next begins or the
+    voice pauses. Times never overlap, are never empty, and stay `within`.
+    """
+    starts, ends = [], []
+    stretch = 0
+    for place, word in enumerate(found):
+        before = stretch
+        while stretch + 1 < len(voiced) and word.start >= voiced[stretch][1] - TAIL:
+            stretch += 1
+        begin, end = voiced[stretch] if voiced else within
+        is_first = bool(voiced) and (place == 0 or stretch != before)
+        starts.append(begin if is_first and word.start - begin <= LATE else min(max(word.start, begin), end))
+        ends.append(end)
+    starts = _apart(starts, within)
+    return [
+        Word(start, max(min(end, following), min(start + SHORTEST_WORD, following)), word.word)
+        for word, end, (start, following) in zip(found, ends, pairwise([*starts, within[1]]), strict=True)
+    ]
+
+
+def _apart(starts: Sequence[float], within: Span) -> list[float]:
+    """`starts`, those moved that are not SHORTEST_WORD before the next or the end."""
+    first, last = within
+    gap = min(SHORTEST_WORD, (last - first) / max(1, len(starts)))
+    at, moved = first - gap, []
+    for start in starts:
+        at = max(start, at + gap)
+        moved.append(at)
+    return [min(start, last - gap * (len(moved) - place)) for place, start in enumerate(moved)]
 
 
 def spread_words(text: str, voiced: Sequence[Span]) -> list[Word]:

@@ -54,7 +54,32 @@ def test_times_of_the_sample(transcribed: Path) -> None:
     starts = [sentence["start"] for sentence in REFERENCE["sentences"]]
     errors = [min(abs(segment["start"] - start) for start in starts) for segment in segments]
     assert len(segments) >= 0.8 * len(starts)
-    assert statistics.median(errors) <= 0.3
+    assert statistics.median(errors) <= 0.12
+    assert np.quantile(errors, 0.95) <= 0.4
+    assert "words" not in segments[0]
+
+
+def test_times_of_the_words_of_the_sample(phi4mm: Phi4mm, tmp_path: Path, transcribed: Path) -> None:
+    run = phi4mm("transcribe", MEETING, "--json", "--vtt", "--word-timestamps", *DEMO)
+    assert run.returncode == 0, run.stderr
+    result = json.loads((tmp_path / "meeting.json").read_text(encoding="utf-8"))
+    Draft202012Validator(json_schema()).validate(result)
+    words = [word for segment in result["segments"] for word in segment["words"]]
+    assert " ".join(word["word"] for word in words) == result["text"]
+    for segment in result["segments"]:
+        assert (segment["start"], segment["end"]) == (segment["words"][0]["start"], segment["words"][-1]["end"])
+    times = [time for word in words for time in (word["start"], word["end"])]
+    assert times == sorted(times)
+    known: dict[str, list[float]] = {}
+    for word in (word for sentence in REFERENCE["sentences"] for word in sentence["words"]):
+        known.setdefault(word["word"], []).append(word["start"])
+    errors = [min(abs(word["start"] - at) for at in known[word["word"]]) for word in words if word["word"] in known]
+    assert len(errors) >= 0.9 * len(words)
+    assert statistics.median(errors) <= 0.06
+    assert np.quantile(errors, 0.95) <= 0.25
+    cues = (tmp_path / "meeting.vtt").read_text(encoding="utf-8")
+    assert cues.count("<00:") >= len(words) - len(result["segments"]) - 5  # a cue begins with its first word
+    assert re.sub(r"<00:[\d:.]+>", "", cues) == (transcribed / "meeting.vtt").read_text(encoding="utf-8")
 
 
 def test_captions_of_the_sample(transcribed: Path) -> None:

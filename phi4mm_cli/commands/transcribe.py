@@ -74,7 +74,8 @@ def _question(options: Options) -> Question:
     name = languages.AUDIO.get(options.language or "")
     hints = TERMS.format(", ".join(options.terms)) if options.terms else ""
     hints += f" {options.prompt}" if options.prompt else ""
-    return Question(LANGUAGE_PROMPT.format(language=name) if name else PROMPT, hints=hints, terms=options.terms)
+    instruction = LANGUAGE_PROMPT.format(language=name) if name else PROMPT
+    return Question(instruction, word_times=True, hints=hints, terms=options.terms)
 
 
 @with_shared

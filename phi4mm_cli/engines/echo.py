@@ -6,7 +6,7 @@ from collections.abc import Generator
 from types import TracebackType
 from typing import Self
 
-from phi4mm_cli import prompt
+from phi4mm_cli import prompt, timing
 from phi4mm_cli.errors import RequestError
 from phi4mm_cli.schema import Clip, Finish, ModelInfo, Part, Picture, Profile, Request, Result
 
@@ -71,9 +71,11 @@ def _answer(request: Request) -> Result:
     words, most = asked.split(" "), request.sampling.max_new_tokens
     finish: Finish = "stop" if len(words) <= most else "length"
     size = prompt.size(request.messages, lambda text: len(text.split()), request.tools)
-    return Result(
-        text=" ".join(words[:most]), tokens=tuple(range(len(words[:most]))), finish=finish, prompt_tokens=size
-    )
+    text, timed = " ".join(words[:most]), None
+    if request.word_times and len(request.clips) == 1:
+        [clip] = request.clips
+        timed = tuple(timing.spread_words(text, [(0.0, clip.end - clip.start)]))
+    return Result(text, tokens=tuple(range(len(words[:most]))), finish=finish, prompt_tokens=size, words=timed)
 
 
 def _words(part: Part) -> str:

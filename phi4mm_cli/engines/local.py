@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -250,6 +251,7 @@ def _compose(model: Model, request: Request) -> tuple[Prompt, str]:
                 _medium(part) for message in request.messages for part in message.parts if not isinstance(part, str)
             ]
         prompt = compose(model, render(request.messages, request.tools), media, request.sampling)
+        prompt = replace(prompt, word_times=request.word_times)
     except RequestError:
         raise
     except Phi4Error as error:

@@ -15,6 +15,7 @@ from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
 from phi4mm_cli.errors import MissingError, RequestError
+from phi4mm_cli.model.align import Answered, transcript, word_times
 from phi4mm_cli.model.beams import search
 from phi4mm_cli.model.encoder import Projection, embed_audio
 from phi4mm_cli.model.features import audio_tokens
@@ -36,6 +37,7 @@ class Prompt:
     pictures: tuple[Crops, ...]  # in the prompt's order
     sampling: Sampling  # its token budget cut down to what the context has room for
     limit: Finish  # what has ended an answer that fills that budget
+    word_times: bool = False  # whether the words of the answer are timed; of prompts with one clip only
 
 
 def compose(model: Model, pieces: Iterable[Piece], media: Iterable[Tensor | Crops], sampling: Sampling) -> Prompt:
@@ -93,10 +95,12 @@ def generate(model: Model, prompts: Sequence[Prompt]) -> list[Result]:
     A prompt whose answer may cross the LongRoPE switch, or is searched for with beams, comes alone.
     """
     tokens: list[list[int]] = [[] for _ in prompts]
-    for step in _steps(model, prompts):
+    inputs = _embed(model, prompts)
+    for step in _steps(model, prompts, inputs):
         for row, token in step:
             tokens[row].append(token)
-    return [_result(model, prompt, row) for prompt, row in zip(prompts, tokens, strict=True)]
+    results = [_result(model, prompt, row) for prompt, row in zip(prompts, tokens, strict=True)]
+    return _timed(model, prompts, inputs, results)
 
 
 def stream(model: Model, prompt: Prompt) -> Generator[str, None, Result]:
@@ -104,7 +108,8 @@ def stream(model: Model, prompt: Prompt) -> Generator[str, None, Result]:
     decoder = DecodeStream(skip_special_tokens=False)  # holds back the bytes of an unfinished character
     tokens: list[int] = []
     shown = held = ""
-    for step in _steps(model, [prompt]):
+    inputs = _embed(model, [prompt])
+    for step in _steps(model, [prompt], inputs):
         for _, token in step:
             tokens.append(token)
             if token not in model.unseen_tokens:
@@ -116,7 +121,7 @@ def stream(model: Model, prompt: Prompt) -> Generator[str, None, Result]:
     result = _result(model, prompt, tokens)
     if len(result.text) > len(shown):
         yield result.text[len(shown) :]
-    return result
+    return _timed(model, [prompt], inputs, [result])[0]
 
 
 def _result(model: Model, prompt: Prompt, tokens: list[int]) -> Result:
@@ -129,14 +134,30 @@ def _result(model: Model, prompt: Prompt, tokens: list[int]) -> Result:
     return Result(text=text, tokens=tuple(tokens), finish=finish, prompt_tokens=len(prompt.ids))
 
 
+@torch.inference_mode()
+def _timed(
+    model: Model, prompts: Sequence[Prompt], inputs: Sequence[Tensor], results: Sequence[Result]
+) -> list[Result]:
+    """The results, with the words of those transcripts for which that is asked."""
+    spoken: dict[int, Answered] = {}
+    for place, (prompt, embedded, result) in enumerate(zip(prompts, inputs, results, strict=True)):
+        if prompt.word_times and len(prompt.clips) == 1 and (tokens := transcript(model, result.tokens)):
+            first = prompt.ids.index(model.audio_token)
+            heard = slice(first, first + audio_tokens(len(prompt.clips[0])))
+            written = model.network.model.embed_tokens(torch.tensor(tokens, device=model.device))
+            spoken[place] = Answered(torch.cat((embedded, written)), heard, tokens)
+    words = dict(zip(spoken, word_times(model, list(spoken.values())), strict=True))
+    return [replace(result, words=words.get(place)) for place, result in enumerate(results)]
+
+
 # ------------------------------------------------------------------------------------------------------- the loop
 
 
 @torch.inference_mode()
-def _steps(model: Model, prompts: Sequence[Prompt]) -> Iterator[list[tuple[int, int]]]:
-    """At each step the (row, token) pairs of the rows still at work, end tokens included."""
+def _steps(model: Model, prompts: Sequence[Prompt], inputs: Sequence[Tensor]) -> Iterator[list[tuple[int, int]]]:
+    """At each step the (row, token) pairs of the rows still at work, end tokens included; `inputs` are embeddings."""
     banned = torch.tensor([model.audio_token, model.image_token], device=model.device)
-    rows = Rows(model, _embed(model, prompts))
+    rows = Rows(model, inputs)
     if prompts[0].sampling.num_beams > 1:
         [prompt] = prompts
         yield from ([(0, token)] for token in search(model, rows, prompt.ids, prompt.sampling, banned))
@@ -162,6 +183,7 @@ def _steps(model: Model, prompts: Sequence[Prompt]) -> Iterator[list[tuple[int, 
             rows.append(chosen)
 
 
+@torch.inference_mode()
 def _embed(model: Model, prompts: Sequence[Prompt]) -> list[Tensor]:
     """Input embeddings of each prompt, (tokens, hidden size), with sound and pictures in their places."""
     decoder = model.network.model
