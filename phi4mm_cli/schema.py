@@ -158,6 +158,14 @@ class Profile:
     context: int = 131072  # tokens: the longest prompt together with its answer
 
 
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool that the model asks for."""
+
+    name: str
+    arguments: Mapping[str, Any]  # JSON values
+
+
 # ---------------------------------------------------------------------------------------------- what is written
 
 WarningCode = Literal[
@@ -264,6 +272,8 @@ class Document:
 
 def to_json(value: Any) -> Any:
     """`value` as JSON types; times are rounded to milliseconds, absent optional fields are left out."""
+    if isinstance(value, ToolCall):
+        return {"name": value.name, "arguments": value.arguments}  # as they are: their numbers are no times
     if is_dataclass(value) and not isinstance(value, type):
         items = {f.name: getattr(value, f.name) for f in fields(value)}
         return {name: to_json(item) for name, item in items.items() if item is not None}

@@ -1,0 +1,197 @@
+"""Holds calls against the schemas of their tools, and mends what can be mended without guessing."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from phi4mm_cli.errors import UsageError
+from phi4mm_cli.schema import ToolCall
+from phi4mm_cli.tools import Tool
+from phi4mm_cli.tools.calls import CallError
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+
+Schema = Mapping[str, Any]
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?")
+
+
+def check(call: ToolCall, tools: Mapping[str, Tool]) -> ToolCall:
+    """The call with arguments of the right types. Raises CallError, with a message for the model."""
+    tool = tools.get(call.name)
+    if tool is None:
+        raise CallError(f"there is no tool {call.name!r}; the tools are {', '.join(tools)}")
+    from jsonschema.exceptions import best_match
+
+    validator = _validator(tool.parameters)
+    arguments = _Mending(tool.parameters, validator).mended(call.arguments, tool.parameters)
+    error = best_match(validator.iter_errors(arguments))
+    if error is not None:
+        where = ".".join(map(str, error.absolute_path))
+        raise CallError(f"{call.name}: {where + ': ' if where else ''}{error.message[:500]}")
+    return ToolCall(call.name, arguments)
+
+
+def check_schema(name: str, schema: Schema) -> None:
+    """Raise UsageError where the schema of the tool `name` is none, or refers to what is not in it."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        where = ".".join(map(str, error.absolute_path))
+        message = f"the parameters of '{name}' are no JSON Schema: {where + ': ' if where else ''}{error.message[:200]}"
+        raise UsageError(message, "Mend the file") from None
+    for reference in _references(schema):
+        if resolved(reference, schema) is None:
+            message = f"the parameters of '{name}' refer to {reference!r}, which is not in them"
+            raise UsageError(message, "Copy what they refer to into $defs of the same schema")
+
+
+def resolved(reference: str, root: Schema) -> Any:
+    """What a reference of the form `#/$defs/NAME` names; None where it is nowhere in `root`."""
+    place: Any = root
+    start, *parts = reference.split("/")
+    if start != "#":
+        return None
+    for part in parts:
+        place = place.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(place, Mapping) else None
+    return place
+
+
+def _references(schema: Any) -> list[str]:
+    if isinstance(schema, Mapping):
+        own = [schema[key] for key in ("$ref", "$dynamicRef") if isinstance(schema.get(key), str)]
+        return own + [found for value in schema.values() for found in _references(value)]
+    return [found for value in schema for found in _references(value)] if isinstance(schema, list) else []
+
+
+def _validator(schema: Schema) -> Draft202012Validator:
+    from jsonschema import Draft202012Validator
+    from referencing import Registry
+
+    # The registry knows no retriever: nothing is fetched, whatever a schema refers to.
+    return Draft202012Validator(schema, registry=Registry())
+
+
+# ------------------------------------------------------------------------------------------------------ mending
+
+
+class _Mending:
+    """Changes the type of a value where the schema wants another and the value says the same in it."""
+
+    def __init__(self, root: Schema, validator: Draft202012Validator) -> None:
+        self._root = root
+        self._validator = validator
+
+    def mended(self, value: Any, schema: Any) -> Any:
+        if not isinstance(schema, Mapping):
+            return value
+        if isinstance(schema.get("$ref"), str):
+            return self.mended(value, resolved(schema["$ref"], self._root))
+        options = schema.get("anyOf", schema.get("oneOf"))
+        if isinstance(options, list):
+            return self._one_of(value, options)
+        for kind in _kinds(schema):
+            if _is(value, kind):
+                return self._inside(value, schema)
+        for kind in _kinds(schema):
+            changed = _TO[kind](value) if kind in _TO else None
+            if changed is not None:
+                return self._inside(changed, schema)
+        return value
+
+    def _one_of(self, value: Any, options: list[Any]) -> Any:
+        valid = [option for option in options if self._fits(value, option)]
+        if valid:
+            return value
+        return next((m for o in options if self._fits(m := self.mended(value, o), o)), value)
+
+    def _fits(self, value: Any, option: Any) -> bool:
+        return bool(self._validator.evolve(schema=option).is_valid(value))
+
+    def _inside(self, value: Any, schema: Schema) -> Any:
+        if isinstance(value, dict):
+            known, needed = schema.get("properties", {}), schema.get("required", ())
+            mended = {name: self.mended(item, known.get(name)) for name, item in value.items()}
+            # "null" for what may be left out is how models leave it out.
+            absent = {n for n, item in mended.items() if item is None and n in known and n not in needed}
+            return {n: item for n, item in mended.items() if n not in absent or self._fits(None, known[n])}
+        if isinstance(value, list):
+            return [self.mended(item, schema.get("items")) for item in value]
+        return value
+
+
+def _kinds(schema: Schema) -> list[str]:
+    kinds = schema.get("type", [])
+    return [kinds] if isinstance(kinds, str) else list(kinds)
+
+
+def _is(value: Any, kind: str) -> bool:
+    if isinstance(value, bool):
+        return kind == "boolean"
+    if kind == "number":
+        return isinstance(value, (int, float))
+    return isinstance(value, _TYPES.get(kind, ()))
+
+
+_TYPES: dict[str, type] = {
+    "string": str,
+    "integer": int,
+    "array": list,
+    "object": dict,
+    "null": type(None),
+}
+
+
+def _to_integer(value: Any) -> int | None:
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < 2**53 else None
+    return int(value) if isinstance(value, str) and _INTEGER.fullmatch(value.strip()) else None
+
+
+def _to_number(value: Any) -> float | int | None:
+    if not isinstance(value, str) or not _NUMBER.fullmatch(value.strip()):
+        return None
+    whole = _to_integer(value)
+    return whole if whole is not None else float(value) if math.isfinite(float(value)) else None
+
+
+def _to_boolean(value: Any) -> bool | None:
+    return {"true": True, "false": False}.get(value.strip().lower()) if isinstance(value, str) else None
+
+
+def _to_string(value: Any) -> str | None:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _from_text(kind: type) -> Callable[[Any], Any]:
+    """Reads a list or an object that was written into a string."""
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, str):
+            return None
+        try:
+            found = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+        return found if isinstance(found, kind) else None
+
+    return read
+
+
+_TO: dict[str, Callable[[Any], Any]] = {
+    "integer": _to_integer,
+    "number": _to_number,
+    "boolean": _to_boolean,
+    "string": _to_string,
+    "array": _from_text(list),
+    "object": _from_text(dict),
+}
