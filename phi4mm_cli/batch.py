@@ -10,7 +10,7 @@ from typing import TextIO
 
 from phi4mm_cli import console, files, writers
 from phi4mm_cli.captions.presets import PresetName
-from phi4mm_cli.engines import Engine, open_engine
+from phi4mm_cli.engines import Engine
 from phi4mm_cli.errors import ExitCode, InputError, UsageError
 from phi4mm_cli.files import Input
 from phi4mm_cli.flow import Flow, Job, Outcome, run
@@ -52,7 +52,7 @@ def run_files(
     What can be known is checked before the model is loaded. Raises UsageError and MissingError for what stops the run
     as a whole; what stops one input is reported, and the others go on.
     """
-    rows, adapters, loading = engine.rows(), engine.adapters(), Loading(log)
+    loading = Loading(log)
     inputs, empty = files.find(paths, task.suffixes, output.name)
     plan = _plan(paths, output)
     if plan.folder is not None:
@@ -64,20 +64,7 @@ def run_files(
         lengths = dict(_probed(task, stack.enter_context(files.stdin_spooled(inputs)), report))
         if lengths:
             stdout = stack.enter_context(console.results())
-            opened = stack.enter_context(
-                open_engine(
-                    engine.engine,
-                    engine.model,
-                    engine.revision,
-                    engine.device,
-                    engine.dtype,
-                    rows,
-                    adapters,
-                    loading,
-                    attention=engine.attn,
-                    quantize=engine.quantize,
-                )
-            )
+            opened = stack.enter_context(engine.open(loading))
             if opened.profile.notice and not log.quiet:
                 console.say(opened.profile.notice)
             writer = _Writer(task, opened, plan, stdout, report)

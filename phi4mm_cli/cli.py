@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from phi4mm_cli import __version__, config
-from phi4mm_cli.commands import models, sample, schema, transcribe
+from phi4mm_cli.commands import models, sample, schema, tools, transcribe
 
 app = typer.Typer(
     name="phi4mm",
@@ -17,6 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("transcribe", epilog=transcribe.EXAMPLES)(transcribe.command)
+app.add_typer(tools.app, name="tools")
 app.add_typer(models.app, name="models")
 app.command("sample")(sample.command)
 app.command("schema")(schema.command)
@@ -36,6 +37,13 @@ def main(
     ] = False,
 ) -> None:
     """Recordings, pictures and documents to text, with Phi-4-multimodal-instruct."""
-    commands = getattr(context.command, "commands", {})
-    options = {name: [str(p.name) for p in command.params] for name, command in commands.items()}
-    context.default_map = config.defaults(options)
+    commands: dict[str, Any] = getattr(context.command, "commands", {})
+    groups = {name: getattr(command, "commands", {}) for name, command in commands.items()}
+    options = {
+        name: [str(p.name) for part in (command, *groups[name].values()) for p in part.params]
+        for name, command in commands.items()
+    }
+    defaults: dict[str, Any] = config.defaults(options)
+    for name, parts in groups.items():  # a section for a group is for each of its commands
+        defaults[name] |= dict.fromkeys(parts, defaults[name])
+    context.default_map = defaults

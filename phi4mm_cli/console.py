@@ -58,6 +58,23 @@ def write(text: str) -> None:
     sys.stderr.flush()
 
 
+def can_ask() -> bool:
+    """Whether there is somebody to ask: who sees stderr and types into stdin."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def confirm(question: str) -> bool:
+    """Whether the user answers yes. Anything but that is a no."""
+    sys.stderr.write(f"phi4mm: {question} [y/N] ".encode("utf-8", "replace").decode())
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def visible(text: str) -> str:
+    """`text` on one line, with escapes for all that would not show, or would make a terminal show something else."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
 def on_terminal() -> bool:
     """Whether stderr is a terminal that a person looks at."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

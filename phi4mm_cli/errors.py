@@ -5,7 +5,8 @@ Phi4Error              1  a failure that phi4mm foresaw
 ├── InputError         4  one input cannot be used; the others go on
 ├── RequestError       4  an engine failed one request; raised in the flow that made it
 │   └── MemoryExhaustedError 6  ... because it does not fit into memory
-└── MissingError       5  a package, a model or a server is missing
+├── MissingError       5  a package, a model or a server is missing
+└── AnswerError        8  the model gave no answer of the form that was asked for
 """
 
 from __future__ import annotations
@@ -72,3 +73,9 @@ class MemoryExhaustedError(RequestError):
     """A single request does not fit into memory, after every retry."""
 
     exit_code = ExitCode.OUT_OF_MEMORY
+
+
+class AnswerError(Phi4Error):
+    """The model was asked twice, and gave no tool call or answer of the form that was asked for."""
+
+    exit_code = ExitCode.NO_VALID_ANSWER

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -18,13 +19,14 @@ import typer
 
 from phi4mm_cli import ranges
 from phi4mm_cli.captions.presets import PresetName
+from phi4mm_cli.engines import Engine, Listener, open_engine
 from phi4mm_cli.errors import UsageError
 from phi4mm_cli.model.checkpoint import DEFAULT_MODEL
 from phi4mm_cli.model.layout import ADAPTERS
 from phi4mm_cli.schema import Sampling
 
 # Options that a project's own file may not set: a cloned folder must not redirect recordings or choose what is run.
-PERSONAL = frozenset({"model", "revision", "adapter", "engine"})
+PERSONAL = frozenset({"model", "revision", "adapter", "engine", "tools", "functions", "command", "approve"})
 
 LONGEST_CHUNK = 40.0  # seconds: the encoder's window, and the longest clip that the model card advises
 
@@ -114,7 +116,7 @@ class ListeningOptions:
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """Which model answers, and where it runs."""
+    """Which model answers, and where it runs. Raises UsageError where a value makes no sense."""
 
     model: Annotated[
         str,
@@ -147,6 +149,25 @@ class EngineOptions:
     batch_size: Annotated[
         str, option("--batch-size", panel="Model", help="Clips that go through the model at once, or [b]auto[/b].")
     ] = "auto"
+
+    def __post_init__(self) -> None:
+        self.adapters()
+        self.rows()
+
+    def open(self, listener: Listener) -> AbstractContextManager[Engine]:
+        """The engine that these options choose, not yet loaded. Raises MissingError where its model cannot be had."""
+        return open_engine(
+            self.engine,
+            self.model,
+            self.revision,
+            self.device,
+            self.dtype,
+            self.rows(),
+            self.adapters(),
+            listener,
+            attention=self.attn,
+            quantize=self.quantize,
+        )
 
     def adapters(self) -> tuple[tuple[str, Path], ...]:
         """The adapters asked for, by name. Raises UsageError."""

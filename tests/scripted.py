@@ -25,7 +25,7 @@ WORDS = [
 class ScriptedEngine(EchoEngine):
     """Answers each request with what `script` says to it; `asked` remembers the requests."""
 
-    def __init__(self, script: Callable[[Request], Result], seed: int = 0) -> None:
+    def __init__(self, script: Callable[[Request], Result | RequestError], seed: int = 0) -> None:
         super().__init__()
         self.asked: list[Request] = []
         self._script, self._random = script, random.Random(seed)

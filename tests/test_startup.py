@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from phi4mm_cli.cli import app
-from phi4mm_cli.commands import models
+from phi4mm_cli.commands import models, tools
 
 HEAVY = {"torch", "transformers", "numpy", "librosa", "av", "PIL", "soundfile", "soxr", "silero_vad", "onnxruntime"}
 HEAVY |= {"pypdfium2"}
@@ -22,7 +22,8 @@ finally:
     print(json.dumps(sorted(name for name in sys.modules if "." not in name)), file=sys.stderr)
 """
 COMMANDS = [[str(command.name)] for command in app.registered_commands]
-COMMANDS += [["models"], *(["models", str(command.name)] for command in models.app.registered_commands)]
+for group, name in ((models, "models"), (tools, "tools")):
+    COMMANDS += [[name], *([name, str(command.name)] for command in group.app.registered_commands)]
 
 
 def loaded(*arguments: str, cwd: Path) -> tuple[set[str], str]:
@@ -48,6 +49,14 @@ def test_wrong_language_is_told_without_loading_anything(tmp_path: Path) -> None
     modules, stdout = loaded("transcribe", "x.wav", "--language", "klingon", cwd=tmp_path)
     assert not modules & HEAVY
     assert stdout == ""
+
+
+@pytest.mark.parametrize("arguments", [["list", "--functions"], ["list", "--json", "--functions"], ["check"]])
+def test_tools_are_looked_at_without_loading_anything(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "tools.py").write_text("def f(x: int) -> int:\n    'Do.'\n    return x\n", encoding="utf-8")
+    modules, stdout = loaded("tools", *arguments, "tools.py", cwd=tmp_path)
+    assert not modules & HEAVY
+    assert "f" in stdout
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -9,6 +9,7 @@ import typer
 
 from phi4mm_cli import console
 from phi4mm_cli.schema import SCHEMA_VERSION, Body, Document
+from phi4mm_cli.tools.records import Exchange, ToolRun
 
 
 def json_schema() -> dict[str, Any]:
@@ -16,16 +17,17 @@ def json_schema() -> dict[str, Any]:
     from pydantic import TypeAdapter
 
     mode: Any = {"mode": "serialization", "ref_template": "#/$defs/{model}"}
-    envelope = TypeAdapter(Document).json_schema(**mode)
-    definitions = envelope.pop("$defs")
-    bodies = [body.__name__ for body in (get_args(Body) or (Body,))]
-    shared = {name: value for name, value in envelope["properties"].items() if name != "body"}
+    definitions: dict[str, Any] = {}
     tasks = []
-    for name in bodies:
-        body = definitions.pop(name)
-        required = ["schema_version", "task", *shared, *(r for r in body["required"] if r != "task")]
-        version = {"schema_version": {"const": SCHEMA_VERSION}}
-        tasks.append({**body, "properties": version | shared | body["properties"], "required": required})
+    for envelope, bodies in ((Document, get_args(Body) or (Body,)), (Exchange, (ToolRun,))):
+        schema = TypeAdapter(envelope).json_schema(**mode)
+        definitions |= schema.pop("$defs")
+        shared = {name: value for name, value in schema["properties"].items() if name != "body"}
+        for kind in bodies:
+            body = definitions.pop(kind.__name__)
+            required = ["schema_version", "task", *shared, *(r for r in body["required"] if r != "task")]
+            version = {"schema_version": {"const": SCHEMA_VERSION}}
+            tasks.append({**body, "properties": version | shared | body["properties"], "required": required})
     for record in (*definitions.values(), *tasks):
         _close(record)
     return {

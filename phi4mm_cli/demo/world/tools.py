@@ -10,8 +10,7 @@ from typing import Any
 from phi4mm_cli.demo.world.conversations import UNKNOWN, Conversation, answer, any_question, user
 from phi4mm_cli.demo.world.lexicon import CITIES, COUNTS, DAYS, PEOPLE, THINGS, WEATHER, spell
 from phi4mm_cli.schema import Message
-
-SYSTEM = "You are a helpful assistant with some tools."
+from phi4mm_cli.tools import SYSTEM as SYSTEM
 
 
 def _tool(name: str, description: str, **parameters: tuple[str, str]) -> dict[str, Any]:
