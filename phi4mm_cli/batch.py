@@ -15,7 +15,7 @@ from phi4mm_cli.errors import ExitCode, InputError, UsageError
 from phi4mm_cli.files import Input
 from phi4mm_cli.flow import Flow, Job, Outcome, run
 from phi4mm_cli.options import CaptionOutputOptions, EngineOptions, LogOptions, OutputOptions
-from phi4mm_cli.report import Loading, Report, display
+from phi4mm_cli.report import Live, Loading, Report, SegmentsOf, display
 from phi4mm_cli.schema import Body, Document, Profile, Source, Timings
 
 STDOUT = Path("-")
@@ -33,6 +33,7 @@ class Task:
     source: Callable[[Path], Source]
     prepare: Prepare  # the flow, once it is known what the model can do
     options: Mapping[str, str | int | float | bool | None]  # what is recorded of the options in each result
+    segments: SegmentsOf | None = None  # of what a flow in its Gather returns, to be shown while others run
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +68,26 @@ def run_files(
             opened = stack.enter_context(engine.open(loading))
             if opened.profile.notice and not log.quiet:
                 console.say(opened.profile.notice)
-            writer = _Writer(task, opened, plan, stdout, report)
+            live = _live(task, plan, stdout) if len(lengths) == 1 else None
+            writer = _Writer(task, opened, plan, stdout, report, live)
             owners = {str(file.path): file for file in lengths}  # labels need not be unique: names may not be UTF-8
             named = {str(file.path): length for file, length in lengths.items()}
-            with display(named, next(iter(lengths)).label, log.quiet) as bar:
+            with display(named, next(iter(lengths)).label, log.quiet, live) as bar:
                 loading.bar = bar
                 flow = task.prepare(opened.profile, opened.count_tokens)
                 jobs = (Job(name, lambda file=file: flow(task.source(file.path))) for name, file in owners.items())  # type: ignore[misc]
-                for outcome in run(jobs, opened, on_result=bar.advance):
+                for outcome in run(jobs, opened, on_result=bar.advance, on_part=bar.part):
                     writer.take(owners[outcome.job.name], outcome)
                     bar.finish(outcome.job)
     return report.end()
+
+
+def _live(task: Task, plan: Plan, stdout: TextIO) -> Live | None:
+    """How the parts of the only input are shown: its text appears as it is finished where a person reads it."""
+    if task.segments is None:
+        return None
+    is_read = plan.folder is None and plan.formats == ("txt",) and stdout.isatty()
+    return Live(task.segments, stdout if is_read else None)
 
 
 def _plan(paths: Sequence[Path], output: OutputOptions) -> Plan:
@@ -114,6 +124,7 @@ class _Writer:
     plan: Plan
     stdout: TextIO
     report: Report
+    live: Live | None
 
     def take(self, file: Input, outcome: Outcome[Body]) -> None:
         if outcome.error is not None:
@@ -139,8 +150,9 @@ class _Writer:
         for name in self.plan.formats:
             write = writers.writer(name, self.plan.captions)
             if self.plan.folder is None:
-                write(document, self.stdout)
-                self.stdout.flush()
+                if self.live is None or self.live.text is None:
+                    write(document, self.stdout)
+                    self.stdout.flush()
             else:
                 target = files.target_of(file, self.plan.folder, name)
                 files.write(target, lambda stream, write=write: write(document, stream))  # type: ignore[misc]

@@ -49,6 +49,7 @@ class Outcome(Generic[T]):
 
 
 OnResult = Callable[[Job[T], Request, Result], None]
+OnPart = Callable[[Job[T], Any], None]
 
 
 @dataclass(eq=False, slots=True)
@@ -128,6 +129,7 @@ class _OpenFlow(Generic[T]):
     answers: dict[str, Result] = field(default_factory=dict)
     usage: Usage = field(default_factory=lambda: Usage(0, 0, 0))  # so far, in all rounds
     inbox: deque[str] = field(default_factory=deque)  # keys of the answers that a Gather has not been given yet
+    told: int = 0  # how many of the Gather's values `on_part` has or will have
     exhausted: bool = True  # the round has no more requests
     busy: bool = False  # a step is running
     stop: bool = False  # asks the running step to end early
@@ -145,16 +147,18 @@ def run(
     *,
     workers: int = WORKERS,
     on_result: OnResult[T] | None = None,
+    on_part: OnPart[T] | None = None,
 ) -> Iterator[Outcome[T]]:
     """Run every job's flow and yield their outcomes as they end.
 
     At most `workers` flows are at work at a time. Those that only wait for the engine are not counted, so that many
     short files fill a batch; each of them has a request in hand, so that the engine's room bounds their number.
     Requests of all open flows share the engine's queue. Code between the yields, and the making of requests, runs on
-    worker threads, also while the engine works; the engine and `on_result` are called from the caller's thread. An
+    worker threads, also while the engine works; the engine, `on_result` and `on_part` are called from the caller's
+    thread. `on_part` is given what the flows in a Gather return, in their order, as soon as all before have ended. An
     error of the engine itself (not of one request) ends the run.
     """
-    driver = _Driver(iter(jobs), engine, workers, on_result)
+    driver = _Driver(iter(jobs), engine, workers, on_result, on_part)
     try:
         yield from driver.run()
     finally:
@@ -164,16 +168,25 @@ def run(
 class _Driver(Generic[T]):
     """All of its state is guarded by one lock, which is not held while the engine or a flow is at work."""
 
-    def __init__(self, jobs: Iterator[Job[T]], engine: Engine, workers: int, on_result: OnResult[T] | None) -> None:
+    def __init__(
+        self,
+        jobs: Iterator[Job[T]],
+        engine: Engine,
+        workers: int,
+        on_result: OnResult[T] | None,
+        on_part: OnPart[T] | None,
+    ) -> None:
         self._jobs = jobs
         self._engine = engine
         self._workers = workers
         self._on_result = on_result
+        self._on_part = on_part
         self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="flow")
         self._changed = Condition()
         self._open: list[_OpenFlow[T]] = []
         self._ready: deque[tuple[_OpenFlow[T], Request]] = deque()  # to be submitted
         self._ended: deque[tuple[_OpenFlow[T], Outcome[T]]] = deque()  # to be yielded
+        self._parts: deque[tuple[Job[T], Any]] = deque()  # to be told
         self._owners: dict[str, list[_OpenFlow[T]]] = {}  # by key of the requests that are with the engine
         self._room = engine.room()  # as it was when the engine was last called
         self._closing = False
@@ -185,14 +198,18 @@ class _Driver(Generic[T]):
             self._open_more()
         while self._open or self._ended:
             with self._changed:
-                self._changed.wait_for(lambda: self._ended or self._ready or self._owners)
-                ended = [*self._ended]
+                self._changed.wait_for(lambda: self._ended or self._parts or self._ready or self._owners)
+                ended, parts = [*self._ended], [*self._parts]
                 self._ended.clear()
+                self._parts.clear()
                 for opened, _ in ended:
                     self._forget(opened)
                 self._submit_ready()
                 self._schedule_all()
                 working = any(opened.busy for opened in self._open)
+            if self._on_part is not None:
+                for job, part in parts:
+                    self._on_part(job, part)
             yield from (outcome for _, outcome in ended)
             if self._owners:
                 results = self._engine.poll(POLL_SECONDS if working and self._room > 0 else None)
@@ -311,6 +328,9 @@ class _Driver(Generic[T]):
                 opened.flow.close()
         with self._changed:
             opened.busy = False
+            if isinstance(opened.round, Gather):
+                self._parts += ((opened.job, part) for part in opened.round.values[opened.told :])
+                opened.told = len(opened.round.values)
             if outcome is not None:
                 self._ended.append((opened, outcome))  # first, so that run() never sees neither
                 self._open.remove(opened)
@@ -322,7 +342,7 @@ class _Driver(Generic[T]):
     def _advance(self, opened: _OpenFlow[T], resume: Callable[[], Iterable[Request]] | None, wanted: int) -> None:
         if resume is not None:
             _close(opened.round)
-            opened.round, opened.exhausted = iter(resume()), False
+            opened.round, opened.exhausted, opened.told = iter(resume()), False, 0
         if isinstance(opened.round, Gather):
             while opened.inbox:
                 key = opened.inbox.popleft()

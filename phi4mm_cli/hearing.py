@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 from phi4mm_cli import ranges, timing
 from phi4mm_cli.errors import UsageError
 from phi4mm_cli.flow import Flow, Gather
-from phi4mm_cli.healing import Answer, Listener, Question
+from phi4mm_cli.healing import Answer, Healed, Listener, Question
 from phi4mm_cli.options import ListeningOptions, SamplingOptions
 from phi4mm_cli.schema import Coverage, Profile, Segment, Source, Warning, Word
 
 if TYPE_CHECKING:
     from phi4mm_cli.media.audio import Recording
 
-__all__ = ["Answer", "Hearing", "Listening", "Question", "hear", "listening", "require_language", "segments"]
+__all__ = ["Answer", "Healed", "Hearing", "Listening", "Question", "hear", "listening", "require_language", "segments"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,11 @@ def segments(answers: Sequence[Answer]) -> tuple[Segment, ...]:
             said = tuple(islice(words, len(timing.words(sentence))))
             found.append(Segment(len(found), said[0].start, said[-1].end, sentence, said))
     return tuple(found)
+
+
+def finished(part: Healed) -> tuple[Segment, ...]:
+    """The segments of a chunk that has been heard, while others have not."""
+    return segments(part.answers)
 
 
 def _timed(answer: Answer) -> list[Word]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
 
 from phi4mm_cli import console
 from phi4mm_cli.errors import ExitCode, MemoryExhaustedError, Phi4Error
 from phi4mm_cli.flow import Job
 from phi4mm_cli.options import LogOptions
-from phi4mm_cli.schema import Document, Request, Result
+from phi4mm_cli.schema import Document, Request, Result, Segment
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -104,11 +105,25 @@ class Loading:
             console.say(f"loading the model: {state}")
 
 
-class Display:
-    """A progress bar over all inputs, in seconds of media; silent off a terminal."""
+SegmentsOf = Callable[[Any], Sequence[Segment]]
 
-    def __init__(self, progress: Progress | None, lengths: Mapping[str, float | None], first: str) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """How the finished parts of a single input are shown while the rest is worked on."""
+
+    segments: SegmentsOf  # of what a flow in a Gather returns
+    text: TextIO | None  # a terminal that gets the text itself, which is then not written again; None: beside the bar
+
+
+class Display:
+    """A progress bar over all inputs, in seconds of media, below what is finished of one; silent off a terminal."""
+
+    def __init__(
+        self, progress: Progress | None, lengths: Mapping[str, float | None], first: str, live: Live | None
+    ) -> None:
         self._progress = progress
+        self._live = live
         self._lengths = lengths
         self._first = first
         self._reached = dict.fromkeys(lengths, 0.0)  # seconds of each input that have been through the model
@@ -135,6 +150,24 @@ class Display:
         self._reached[job.name] = max(self._reached[job.name], reached)
         self._show()
 
+    def part(self, _: Job[Any], part: Any) -> None:
+        """All up to this part of a job has been answered."""
+        if self._live is None:
+            return
+        for segment in self._live.segments(part):
+            if self._live.text is not None:
+                self._stop()  # the text is on the same terminal, and tells as much as the bar
+                self._live.text.write(segment.text + "\n")
+                self._live.text.flush()
+            elif self._progress is not None:
+                line = f"{_minutes(segment.start):>7}  {segment.text}"
+                self._progress.console.print(line, markup=False, highlight=False)
+
+    def _stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
     def finish(self, job: Job[Any]) -> None:
         """`job` has ended, whether it was answered or not."""
         self._reached[job.name] = self._lengths[job.name] or self._reached[job.name]
@@ -157,16 +190,18 @@ class Display:
 
 
 @contextmanager
-def display(lengths: Mapping[str, float | None], first: str, quiet: bool) -> Iterator[Display]:
+def display(
+    lengths: Mapping[str, float | None], first: str, quiet: bool, live: Live | None = None
+) -> Iterator[Display]:
     """A `Display` of jobs by name with their lengths in seconds; `first` is what people call the first of them.
 
     A bar on a terminal, nothing elsewhere.
     """
     if quiet or not console.on_terminal():
-        yield Display(None, lengths, first)
+        yield Display(None, lengths, first, live)
         return
     with console.progress() as progress:
-        yield Display(progress, lengths, first)
+        yield Display(progress, lengths, first, live)
 
 
 @contextmanager

@@ -255,6 +255,29 @@ def test_flows_side_by_side_in_one_go_on_by_themselves(seed: int) -> None:
     assert engine.most_in_hand <= engine.capacity
 
 
+def test_what_is_finished_is_told_in_order_before_the_end() -> None:
+    told: list[tuple[str, str]] = []
+    answered: list[int] = []
+
+    def flow(name: str) -> Flow[str]:
+        for part in ("first", "second"):
+            gather = Gather(chained(f"{name} {part} {i}", (5 * i) % 4) for i in range(20))
+            yield gather
+        return name
+
+    def tell(job: Job[str], part: str) -> None:
+        told.append((job.name, part.lower().rstrip(".")))
+        answered.append(len(engine.submitted))
+
+    engine = BadEngine(4)
+    jobs = [Job(name, lambda name=name: flow(name)) for name in "ab"]  # type: ignore[misc]
+    assert len(list(run(jobs, engine, on_part=tell))) == 2
+    for name in "ab":
+        parts = [part for owner, part in told if owner == name]
+        assert parts == [f"{name} {part} {i}" for part in ("first", "second") for i in range(20)]
+    assert answered[0] < len(engine.submitted) / 4, "the first is told while most of the others are still to come"
+
+
 def test_equal_requests_of_flows_side_by_side_reach_each_of_them() -> None:
     def flow() -> Flow[list[str]]:
         gather = Gather([*(chained("same", 2) for _ in range(5)), chained("other", 3), chained("same", 1)])

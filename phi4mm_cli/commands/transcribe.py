@@ -112,5 +112,5 @@ def command(
     hints = {"hotwords": ", ".join(terms), "prompt": prompt.strip()}
     recorded = {"language": code, WORD_TIMES: word_timestamps, **listening.recorded(), **sampling.recorded()}
     recorded |= {name: value for name, value in hints.items() if value}
-    task = Task(AUDIO_SUFFIXES | VIDEO_SUFFIXES, hearing.probe, hearing.source, prepare, recorded)
+    task = Task(AUDIO_SUFFIXES | VIDEO_SUFFIXES, hearing.probe, hearing.source, prepare, recorded, hearing.finished)
     raise typer.Exit(run_files(task, inputs, engine, output, log))
