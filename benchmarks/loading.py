@@ -1,6 +1,7 @@
 """Time and memory of loading random weights of the released model's shapes, and one request of each kind.
 
-    python benchmarks/loading.py [--divide 8] [--layouts native,original] [--dtypes bfloat16] [--folder DIR] [--keep]
+    python benchmarks/loading.py [--divide 8] [--layouts native,original] [--dtypes bfloat16]
+        [--quantize none,int8,int4] [--folder DIR] [--keep]
     python benchmarks/loading.py --divide 1 --dtypes auto --folder /big/disk --keep  # all 5.6 B: 24 GB of disk
 
 `--divide N` leaves out all but every Nth layer of the decoder and of both towers; widths, vocabulary and the adapters'
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import time
 import wave
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -164,18 +166,18 @@ def most_resident() -> float:
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
-def load_and_ask(folder: Path, dtype_name: str) -> None:
+def load_and_ask(folder: Path, dtype_name: str, quantize: str | None) -> None:
     """Load the checkpoint, then answer one request of each kind; print a line of each."""
     checkpoint = resolve(str(folder))
     contents = open_contents(checkpoint)
-    dtype = choose_dtype(dtype_name, checkpoint, CPU, lambda dtype: memory.fits(contents, CPU, dtype))
+    dtype = choose_dtype(dtype_name, checkpoint, CPU, lambda dtype: memory.fits(contents, CPU, dtype, quantize))
     numbers = sum(tensor.count for tensor in contents.tensors.values())
     stored = sum(tensor.size for tensor in contents.tensors.values())
     before, began = psutil.Process().memory_info().rss, time.perf_counter()
-    model = assemble(checkpoint, contents, CPU, dtype, lambda done, total: None)
+    model = assemble(checkpoint, contents, CPU, dtype, lambda done, total: None, quantize=quantize)
     seconds, peak = time.perf_counter() - began, most_resident() - before
     weights = numbers * dtype.itemsize
-    kind = str(dtype).removeprefix("torch.")
+    kind = str(dtype).removeprefix("torch.") + (f" {quantize}" if quantize else "")
     print(
         f"{checkpoint.layout:9} {kind:9} {len(contents.tensors):5} tensors, {numbers / 1e9:.2f} B numbers, "
         f"{in_gb(stored)} on disk, loaded in {seconds:.1f} s ({stored / 1e6 / seconds:.0f} MB/s), "
@@ -232,12 +234,13 @@ def main() -> None:
     parser.add_argument("--divide", type=int, default=8)
     parser.add_argument("--layouts", default="native,original")
     parser.add_argument("--dtypes", default="bfloat16", help="with commas: auto, bfloat16, float32")
+    parser.add_argument("--quantize", default="none", help="with commas: none, int8, int4")
     parser.add_argument("--folder", type=Path, help="where the checkpoints are made; a temporary one unless given")
     parser.add_argument("--keep", action="store_true", help="leave the checkpoints there, and use those that are")
     parser.add_argument("--load", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.load:
-        load_and_ask(asked.load, asked.dtypes)
+        load_and_ask(asked.load, asked.dtypes, None if asked.quantize == "none" else asked.quantize)
         return
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="phi4mm-loading-"))
     layouts = {name: folder / f"random-{asked.divide}-{name}" for name in ("native", "original")}
@@ -252,9 +255,9 @@ def main() -> None:
             write_original(layouts["native"], layouts["original"])
             print(f"converted it in {time.perf_counter() - began:.0f} s, peak {in_gb(most_resident())}", flush=True)
         for name in asked.layouts.split(","):
-            for dtype in asked.dtypes.split(","):
+            for dtype, kind in product(asked.dtypes.split(","), asked.quantize.split(",")):
                 command = [sys.executable, __file__, "--load", str(layouts[name]), "--dtypes", dtype]
-                subprocess.run(command, check=True)
+                subprocess.run([*command, "--quantize", kind], check=True)
     finally:
         if not asked.keep:
             for made in layouts.values():

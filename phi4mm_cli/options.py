@@ -137,7 +137,12 @@ class EngineOptions:
     engine: Annotated[
         EngineName, option("--engine", panel="Model", help="[b]local[/b] runs the model here; [b]echo[/b] needs none.")
     ] = EngineName.LOCAL
-    device: Annotated[str, option("--device", panel="Model", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto"
+    device: Annotated[
+        str,
+        option(
+            "--device", panel="Model", help="auto, cpu, mps, cuda:1; cuda:0,cuda:1 shares the work; [b]all[/b] GPUs."
+        ),
+    ] = "auto"
     dtype: Annotated[DtypeName, option("--dtype", panel="Model", help="Number format of the weights.")] = DtypeName.AUTO
     attn: Annotated[
         AttentionName, option("--attn", panel="Model", help="Attention kernel; [b]flash[/b] needs flash-attn.")

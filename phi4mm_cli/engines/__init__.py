@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from phi4mm_cli.errors import RequestError
 from phi4mm_cli.model.checkpoint import Adapters
@@ -106,7 +106,11 @@ def open_engine(
 
         return EchoEngine()
     from phi4mm_cli.engines.local import LocalEngine
+    from phi4mm_cli.engines.several import SeveralEngine, device_names
     from phi4mm_cli.model.checkpoint import resolve
 
-    checkpoint = resolve(model, revision, adapters)
-    return LocalEngine(checkpoint, device, dtype, batch_size, listener or Silence(), attention, quantize)
+    names, checkpoint, heard = device_names(device), resolve(model, revision, adapters), listener or Silence()
+    settings: dict[str, Any] = {"dtype": dtype, "batch_size": batch_size, "attention": attention, "quantize": quantize}
+    if len(names) > 1:
+        return SeveralEngine(checkpoint, names, heard, **settings)
+    return LocalEngine(checkpoint, names[0], listener=heard, **settings)

@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from phi4mm_cli.engines import Listener, Silence
-from phi4mm_cli.errors import InputError, MemoryExhaustedError, Phi4Error, RequestError, UsageError
+from phi4mm_cli.engines.queue import Waiting
+from phi4mm_cli.errors import MemoryExhaustedError, Phi4Error, RequestError, UsageError
 from phi4mm_cli.model.checkpoint import Checkpoint
 from phi4mm_cli.prompt import render
 from phi4mm_cli.schema import Clip, ModelInfo, Picture, Profile, Request, Result
@@ -30,8 +31,6 @@ Outcome = Result | RequestError
 
 CPU_BATCH = 16
 MOST_GPU_ROWS = 128
-VIDEO_FRAME = (1280, 720)  # pixels, as long as it is not decoded
-ROW_TOKENS = 900  # a prompt of more counts as several rows of a batch; clips of 30 s have less
 BATCHES_IN_HAND = 4  # enough requests to choose neighbours in length from
 
 
@@ -58,8 +57,7 @@ class LocalEngine:
         self._attention, self._quantize = attention, quantize
         self._batch_size = batch_size
         self._listener = listener
-        self._queue: dict[str, Request] = {}  # by key, oldest first
-        self._tokens: dict[str, float] = {}  # about how many, of those that have been looked at
+        self._waiting = Waiting()
         self._model: Model | None = None
 
     @property
@@ -92,39 +90,41 @@ class LocalEngine:
 
         return read_tokenizer(self._checkpoint.path)
 
+    @property
+    def rows(self) -> int:
+        """How many short requests go through the model at once."""
+        return self._batch_size or CPU_BATCH
+
     def room(self) -> int:
         """How many more requests fill the queue to a few batches."""
-        return max(0, BATCHES_IN_HAND * (self._batch_size or CPU_BATCH) - len(self._queue))
+        return max(0, BATCHES_IN_HAND * self.rows - len(self._waiting))
 
     def submit(self, request: Request) -> None:
         """Queue a request."""
-        self._queue[request.key] = request
+        self._waiting.add(request)
 
     def cancel(self, key: str) -> None:
         """Take a request out of the queue."""
-        self._queue.pop(key, None)
-        self._tokens.pop(key, None)
+        self._waiting.drop(key)
 
     def poll(self, timeout: float | None = None) -> list[tuple[str, Outcome]]:
         """Run one batch to its end and return its outcomes; [] where nothing is queued.
 
         The work is done here, so `timeout` cannot cut it short. Raises Phi4Error where the model cannot be loaded.
         """
-        if not self._queue:
+        if not len(self._waiting):
             return []
         model = self._loaded()
         outcomes: list[tuple[str, Outcome]] = []
         groups: dict[str, dict[str, Prompt]] = {}
-        for key in self._next_batch():
-            request = self._queue[key]
-            self.cancel(key)
+        for request in self._waiting.take(self.rows):
             try:
                 prompt, side = _compose(model, request)
             except RequestError as error:
-                outcomes.append((key, error))
+                outcomes.append((request.key, error))
             else:
                 alone = side == "crossing" or request.sampling.num_beams > 1
-                groups.setdefault(key if alone else side, {})[key] = prompt
+                groups.setdefault(request.key if alone else side, {})[request.key] = prompt
         for group in groups.values():
             outcomes += zip(group, self._answer(model, list(group.values())), strict=True)
         return outcomes
@@ -155,8 +155,7 @@ class LocalEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._model = None
-        self._queue.clear()
-        self._tokens.clear()
+        self._waiting.clear()
 
     def _loaded(self) -> Model:
         if self._model is None:
@@ -180,25 +179,9 @@ class LocalEngine:
             self._batch_size = max(1, min(MOST_GPU_ROWS, rows))
         self._listener.detail(
             f"{own.name} runs on {device} in {str(dtype).removeprefix('torch.')}{f' and {bits}' if bits else ''} with "
-            f"{model.attention} attention, at most {self._batch_size or CPU_BATCH} clips at once"
+            f"{model.attention} attention, at most {self.rows} clips at once"
         )
         return model
-
-    def _next_batch(self) -> list[str]:
-        """Keys of the oldest request and of those of its kind that are nearest to it in length."""
-        for key in self._queue.keys() - self._tokens.keys():
-            self._tokens[key] = _tokens(self._queue[key])
-        oldest, first = next(iter(self._queue.items()))
-        alike = (key for key, request in self._queue.items() if _kind(request) == _kind(first))
-        nearest = sorted(alike, key=lambda key: abs(self._tokens[key] - self._tokens[oldest]))
-        batch: list[str] = []
-        rows = 0.0
-        for key in nearest:
-            rows += max(1.0, self._tokens[key] / ROW_TOKENS)
-            if batch and rows > (self._batch_size or CPU_BATCH):
-                break
-            batch.append(key)
-        return batch
 
     def _answer(self, model: Model, prompts: Sequence[Prompt]) -> list[Outcome]:
         """The outcomes of one group of like prompts; halves of it where the whole does not fit into memory."""
@@ -215,29 +198,6 @@ class LocalEngine:
         half = len(prompts) // 2
         self._batch_size = max(1, half)
         return self._answer(model, prompts[:half]) + self._answer(model, prompts[half:])
-
-
-def _kind(asked: Request | Prompt) -> tuple[bool, bool]:
-    """Whether there are pictures, and whether there is sound: what the requests of a batch have in common."""
-    return bool(asked.pictures), bool(asked.clips)
-
-
-def _tokens(request: Request) -> float:
-    """About how long the prompt will be, in tokens, from the headers of its media."""
-    letters = sum(len(part) for message in request.messages for part in message.parts if isinstance(part, str))
-    letters += len(request.tools or "")
-    seconds = sum(clip.end - clip.start for clip in request.clips)
-    return letters / 4 + 12.5 * seconds + sum(_picture_tokens(picture) for picture in request.pictures)
-
-
-def _picture_tokens(picture: Picture) -> float:
-    from phi4mm_cli.media.document import shown_size
-    from phi4mm_cli.model.grid import MOST_CROPS, image_tokens
-
-    try:
-        return image_tokens(*(shown_size(picture) or VIDEO_FRAME), picture.most_crops or MOST_CROPS)
-    except InputError:
-        return 0.0  # it is reported when the picture is read
 
 
 def _compose(model: Model, request: Request) -> tuple[Prompt, str]:

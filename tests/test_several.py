@@ -1,0 +1,222 @@
+"""Several devices behind one engine: the answers of one, whatever becomes of a process, and no process that is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import soundfile
+import torch
+from test_local_engine import ASK, SENTENCES, Outcome, answers, request, result, saved
+from test_memory import Heard
+from tiny_model import write_tiny_model
+
+from phi4mm_cli.demo.voice import speak
+from phi4mm_cli.engines import open_engine
+from phi4mm_cli.engines.local import LocalEngine
+from phi4mm_cli.engines.several import SeveralEngine, device_names
+from phi4mm_cli.errors import MissingError, Phi4Error, RequestError, UsageError
+from phi4mm_cli.model.checkpoint import Checkpoint, resolve
+from phi4mm_cli.schema import Request
+
+
+def workers(process: psutil.Process | None = None) -> list[psutil.Process]:
+    """The processes that a run has for its devices."""
+    children = (process or psutil.Process()).children(recursive=True)
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    return not psutil.wait_procs(processes, timeout=20)[1]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    yield
+    assert workers() == []
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+def texts(count: int, budget: int = 8) -> list[Request]:
+    return [request("a b " * (1 + i % 5) + f"{i}", budget=budget) for i in range(count)]
+
+
+# ------------------------------------------------------------------------------------------------------ the answers
+
+
+def test_a_lost_process_costs_no_answer(tmp_path: Path) -> None:
+    """With the demo checkpoint: one of two processes is killed while it has requests in hand."""
+    clips = [saved(tmp_path / f"{i}.wav", SENTENCES[i % 5], SENTENCES[i % 3]) for i in range(10)]
+    asked = [request(clip, ASK) for clip in clips]
+    missing = request(saved(tmp_path / "lost.wav", SENTENCES[0]), ASK)
+    (tmp_path / "lost.wav").unlink()
+    with LocalEngine(resolve("demo"), device="cpu") as engine:
+        expected = answers(engine, *asked)
+    heard = Heard()
+    with open_engine("local", "demo", None, "cpu,cpu", "auto", 2, listener=heard) as several:
+        assert isinstance(several, SeveralEngine)
+        assert (several.info.device, several.info.dtype, several.room()) == ("cpu,cpu", None, 16)
+        for one in (missing, *asked):
+            several.submit(one)
+        assert several.room() == 16 - 11
+        found: dict[str, Outcome] = dict(several.poll())
+        while len(workers()) < 2 or not all(worker.in_hand for worker in several._workers):
+            found.update(several.poll(0.1))
+        os.kill(several._workers[1].process.pid, signal.SIGKILL)  # type: ignore[union-attr, arg-type]
+        while outcomes := several.poll():
+            assert not found.keys() & dict(outcomes).keys()
+            found.update(outcomes)
+        assert (several.info.device, several.info.dtype) == ("cpu,cpu", "float32")
+        assert len(workers()) == 1
+    failure = found.pop(missing.key)
+    assert isinstance(failure, RequestError)
+    assert "no such file" in failure.message
+    assert found == expected
+    assert heard.notes == ["the process on cpu ended with exit code -9; others take what it had in hand"]
+    assert heard.bytes[-1][0] == heard.bytes[-1][1]
+
+
+def test_both_work_and_a_few_requests_start_one_process(tiny: Path) -> None:
+    asked = texts(30, budget=30)
+    with LocalEngine(resolve(str(tiny)), device="cpu") as engine:
+        expected = answers(engine, *asked)
+    with SeveralEngine(resolve(str(tiny)), ["cpu", "cpu"], batch_size=3) as several:
+        assert workers() == []
+        first = answers(several, asked[0])  # type: ignore[arg-type]
+        assert len(workers()) == 1
+        for one in asked[1:]:
+            several.submit(one)
+        several.cancel(asked[-1].key)
+        found = dict(first)
+        both = False
+        while outcomes := several.poll():
+            found.update(outcomes)
+            both = both or all(worker.rows for worker in several._workers)
+        assert both
+        assert several.poll() == []
+    assert found == {key: outcome for key, outcome in expected.items() if key != asked[-1].key}
+
+
+def test_a_request_that_breaks_processes_fails_and_others_do_not(tiny: Path) -> None:
+    """Whichever process has it in hand is killed."""
+    asked = texts(7, budget=300)
+    bad = asked[2]
+    with SeveralEngine(resolve(str(tiny)), ["cpu"] * 3, batch_size=3) as several:
+        for one in asked:
+            several.submit(one)
+        found: dict[str, Outcome] = {}
+        while len(found) < len(asked):
+            for worker in several._workers:
+                if worker.connection is not None and bad in worker.in_hand and worker.process is not None:
+                    worker.process.kill()
+            found.update(several.poll(0.02))
+    failure = found.pop(bad.key)
+    assert isinstance(failure, RequestError)
+    assert "ended with exit code -9" in failure.message
+    assert {result(outcome).finish for outcome in found.values()} <= {"stop", "length"}
+
+
+def test_when_none_is_left_the_run_ends(tiny: Path) -> None:
+    with SeveralEngine(resolve(str(tiny)), ["cpu", "cpu"], batch_size=1) as several:
+        for one in texts(6, budget=300):
+            several.submit(one)
+        with pytest.raises(Phi4Error, match="no process is left: the process on cpu ended with exit code -9"):
+            while True:
+                several.poll(0.02)
+                for process in workers():
+                    process.kill()
+
+
+def test_what_stops_the_run_stops_it_here_too(tmp_path: Path) -> None:
+    broken = Checkpoint(tmp_path, "broken", None, None, resolve("demo").profile)
+    with SeveralEngine(broken, ["cpu", "cpu"]) as several:
+        several.submit(request("a"))
+        with pytest.raises(MissingError, match=r"no config\.json"):
+            several.poll()
+
+
+def test_streams(tiny: Path) -> None:
+    asked, long = request("a b c d", budget=20), request("e f", budget=3000)
+    with LocalEngine(resolve(str(tiny)), device="cpu") as engine:
+        expected = answers(engine, asked)
+    with SeveralEngine(resolve(str(tiny)), ["cpu", "cpu"]) as several:
+        stream, pieces = several.stream(asked), []
+        with pytest.raises(StopIteration) as end:
+            while True:
+                pieces.append(next(stream))
+        assert {asked.key: end.value.value} == expected
+        assert "".join(pieces) == end.value.value.text
+        left = several.stream(long)
+        next(left)
+        assert answers(several, asked) == expected  # type: ignore[arg-type]
+        several.submit(asked)
+        other = several.stream(long)
+        next(other)
+        with pytest.raises(Phi4Error, match="Close one of them first"):
+            several.poll()
+        other.close()
+        assert dict(several.poll()) == expected
+        left.close()
+        assert answers(several, asked) == expected  # type: ignore[arg-type]
+        with pytest.raises(RequestError, match="tokens long"):
+            next(several.stream(request("word " * 5000)))
+        assert answers(several, asked) == expected  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------------------------------ the end of a run
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+def test_no_process_outlives_the_run(tmp_path: Path, number: signal.Signals) -> None:
+    for i in range(3):
+        soundfile.write(tmp_path / f"{i}.wav", speak(SENTENCES[i], sample_rate=16000).samples, 16000)
+    options = ("-m", "demo", "--device", "cpu,cpu", "--batch-size", "1", "--no-vad")
+    run = subprocess.Popen(
+        [sys.executable, "-m", "phi4mm_cli", "transcribe", ".", "-o", "out", *options],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        start_new_session=True,
+    )
+    process = psutil.Process(run.pid)
+    began = time.monotonic()
+    while not (found := workers(process)):
+        assert time.monotonic() < began + 60 and run.poll() is None
+        time.sleep(0.02)
+    if number == signal.SIGINT:
+        os.killpg(run.pid, number)  # as a terminal does
+    else:
+        run.send_signal(number)
+    _, stderr = run.communicate(timeout=60)
+    assert run.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
+    assert "Traceback" not in stderr
+    assert gone(found)
+
+
+# --------------------------------------------------------------------------------------------------------- names
+
+
+def test_names_of_devices() -> None:
+    assert device_names("auto") == ["auto"]
+    assert device_names("cuda:0, cuda:1") == ["cuda:0", "cuda:1"]
+    for wrong in ("", "cuda:0,", "auto,cpu", "cpu,all"):
+        with pytest.raises(UsageError, match="with commas"):
+            device_names(wrong)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_all_gpus_where_there_are_none() -> None:
+    with pytest.raises(MissingError, match="no CUDA device"):
+        open_engine("local", "demo", None, "all", "auto", None)
