@@ -123,7 +123,7 @@ def write_random(folder: Path, divide: int) -> None:
         (folder / f"{adapter}-lora" / "adapter_config.json").write_text(json.dumps(settings))
     files = {
         "config.json": config,
-        "model.safetensors.index.json": {"weight_map": places},
+        "model.safetensors.index.json": {"metadata": {}, "weight_map": places},
         "generation_config.json": {"eos_token_id": [END_OF_TURN, END_OF_TEXT]},
     }
     for file, content in files.items():

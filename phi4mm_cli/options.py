@@ -56,6 +56,12 @@ class AttentionName(StrEnum):
     EAGER = "eager"
 
 
+class DeviceMapName(StrEnum):
+    """Ways of splitting one model over devices."""
+
+    AUTO = "auto"
+
+
 class QuantizeName(StrEnum):
     """Smaller ways of storing the decoder's weights."""
 
@@ -143,6 +149,10 @@ class EngineOptions:
             "--device", panel="Model", help="auto, cpu, mps, cuda:1; cuda:0,cuda:1 shares the work; [b]all[/b] GPUs."
         ),
     ] = "auto"
+    device_map: Annotated[
+        DeviceMapName | None,
+        option("--device-map", panel="Model", help="[b]auto[/b] splits one model over devices and the CPU."),
+    ] = None
     dtype: Annotated[DtypeName, option("--dtype", panel="Model", help="Number format of the weights.")] = DtypeName.AUTO
     attn: Annotated[
         AttentionName, option("--attn", panel="Model", help="Attention kernel; [b]flash[/b] needs flash-attn.")
@@ -172,6 +182,7 @@ class EngineOptions:
             listener,
             attention=self.attn,
             quantize=self.quantize,
+            device_map=self.device_map,
         )
 
     def adapters(self) -> tuple[tuple[str, Path], ...]:

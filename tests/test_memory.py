@@ -128,6 +128,19 @@ def test_the_advice_is_what_fits(
     assert caught.value.advice.startswith(advice)
 
 
+def test_rows_are_what_the_cache_and_the_encoder_take(monkeypatch: pytest.MonkeyPatch, contents: Contents) -> None:
+    released = {"hidden_size": 3072, "num_attention_heads": 24, "num_key_value_heads": 8, "num_hidden_layers": 32}
+    released["audio_config"] = {"nemo_conv_channels": 1024}
+    assert 2 * memory.row_numbers(released, 0.0) == memory.ROW_TOKENS * 128 * 1024  # bytes of bfloat16
+    clips = 2 * (memory.row_numbers(released, 30.0) - memory.row_numbers(released, 0.0))
+    assert clips == 375 * 128 * 1024 + 2 * 3 * 1024 * 1500 * 40
+    row = 4 * memory.row_numbers(contents.config, 30.0)
+    for free, rows in ((9 * row, 6), (row, 0), (0, 0)):
+        monkeypatch.setattr(memory, "free", lambda device, free=free: free)
+        assert memory.rows_that_fit(contents, GPU, torch.float32, 30.0) == rows
+        assert memory.rows_that_fit(contents, GPU, torch.bfloat16, 30.0) in (2 * rows, 2 * rows + 1)
+
+
 class Heard(Listener):
     def __init__(self) -> None:
         self.notes: list[str] = []

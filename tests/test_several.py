@@ -20,8 +20,9 @@ from tiny_model import write_tiny_model
 
 from phi4mm_cli.demo.voice import speak
 from phi4mm_cli.engines import open_engine
+from phi4mm_cli.engines.devices import device_names
 from phi4mm_cli.engines.local import LocalEngine
-from phi4mm_cli.engines.several import SeveralEngine, device_names
+from phi4mm_cli.engines.several import SeveralEngine
 from phi4mm_cli.errors import MissingError, Phi4Error, RequestError, UsageError
 from phi4mm_cli.model.checkpoint import Checkpoint, resolve
 from phi4mm_cli.schema import Request

@@ -96,6 +96,7 @@ def open_engine(
     listener: Listener | None = None,
     attention: str = "auto",
     quantize: str | None = None,
+    device_map: str | None = None,
 ) -> AbstractContextManager[Engine]:
     """The engine called `name`, not yet loaded. Raises MissingError where its model cannot be had.
 
@@ -105,12 +106,15 @@ def open_engine(
         from phi4mm_cli.engines.echo import EchoEngine
 
         return EchoEngine()
+    from phi4mm_cli.engines.devices import device_names
     from phi4mm_cli.engines.local import LocalEngine
-    from phi4mm_cli.engines.several import SeveralEngine, device_names
+    from phi4mm_cli.engines.several import SeveralEngine
     from phi4mm_cli.model.checkpoint import resolve
 
     names, checkpoint, heard = device_names(device), resolve(model, revision, adapters), listener or Silence()
     settings: dict[str, Any] = {"dtype": dtype, "batch_size": batch_size, "attention": attention, "quantize": quantize}
+    if device_map is not None:
+        return LocalEngine(checkpoint, device, listener=heard, split=True, **settings)
     if len(names) > 1:
         return SeveralEngine(checkpoint, names, heard, **settings)
     return LocalEngine(checkpoint, names[0], listener=heard, **settings)

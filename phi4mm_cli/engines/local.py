@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from phi4mm_cli.engines import Listener, Silence
+from phi4mm_cli.engines.devices import device_names
 from phi4mm_cli.engines.queue import Waiting
 from phi4mm_cli.errors import MemoryExhaustedError, Phi4Error, RequestError, UsageError
 from phi4mm_cli.model.checkpoint import Checkpoint
@@ -20,6 +21,7 @@ from phi4mm_cli.prompt import render
 from phi4mm_cli.schema import Clip, ModelInfo, Picture, Profile, Request, Result
 
 if TYPE_CHECKING:
+    import torch
     from tokenizers import Tokenizer
     from torch import Tensor
 
@@ -50,15 +52,19 @@ class LocalEngine:
         listener: Listener = Silence(),  # noqa: B008 - it has no state
         attention: str = "auto",
         quantize: str | None = None,
+        split: bool = False,
     ) -> None:
+        if split and quantize is not None:
+            raise UsageError("--device-map and --quantize do not go together", "Leave one of them out")
         if checkpoint.dtype is not None and dtype not in ("auto", checkpoint.dtype):
             raise UsageError(f"{checkpoint.name} runs in {checkpoint.dtype} only", "Leave --dtype out")
         self._checkpoint, self._device, self._dtype = checkpoint, device, dtype
-        self._attention, self._quantize = attention, quantize
+        self._attention, self._quantize, self._split = attention, quantize, split
         self._batch_size = batch_size
         self._listener = listener
         self._waiting = Waiting()
         self._model: Model | None = None
+        self._place = ""  # where it is
 
     @property
     def info(self) -> ModelInfo:
@@ -68,7 +74,7 @@ class LocalEngine:
             id=own.name,
             revision=own.revision,
             engine="local",
-            device=str(model.device) if model else None,
+            device=self._place if model else None,
             dtype=str(model.network.dtype).removeprefix("torch.") if model else None,
             attention=model.attention if model else None,
             quantize=self._quantize,
@@ -160,28 +166,40 @@ class LocalEngine:
     def _loaded(self) -> Model:
         if self._model is None:
             self._model = self._load()
+            info = self.info
+            numbers = f"{info.dtype} and {info.quantize}" if info.quantize else info.dtype
+            kernel, most = f"{info.attention} attention", f"at most {self.rows} clips at once"
+            self._listener.detail(f"{info.id} runs on {info.device} in {numbers} with {kernel}, {most}")
         return self._model
 
     def _load(self) -> Model:
         from phi4mm_cli.model import memory
         from phi4mm_cli.model.loading import assemble, open_contents
-        from phi4mm_cli.model.precision import choose_device, choose_dtype
+        from phi4mm_cli.model.precision import choose_dtype
+        from phi4mm_cli.model.split import split
 
-        own, device, bits = self._checkpoint, choose_device(self._device), self._quantize
-        contents = open_contents(own)
+        own, bits, devices = self._checkpoint, self._quantize, self._devices()
+        contents, device = open_contents(own), devices[0]
         dtype = choose_dtype(self._dtype, own, device, lambda dtype: memory.fits(contents, device, dtype, bits))
         if self._dtype == "auto" and (why := memory.why_smaller(contents, device, dtype, bits)):
             self._listener.note(f"the model {own.name} {why}")
+        places = split(contents, devices, dtype, memory.free) if self._split else None
         with _within_memory(f"the model {own.name}"):
-            model = assemble(own, contents, device, dtype, self._listener.loaded, self._attention, bits)
+            model = assemble(own, contents, device, dtype, self._listener.loaded, self._attention, bits, places)
         if self._batch_size is None and device.type == "cuda":
             rows = memory.rows_that_fit(contents, device, dtype, self.profile.max_chunk_seconds)
             self._batch_size = max(1, min(MOST_GPU_ROWS, rows))
-        self._listener.detail(
-            f"{own.name} runs on {device} in {str(dtype).removeprefix('torch.')}{f' and {bits}' if bits else ''} with "
-            f"{model.attention} attention, at most {self.rows} clips at once"
-        )
+        self._place = ",".join(map(str, dict.fromkeys([device, *(places or {}).values()])))
         return model
+
+    def _devices(self) -> list[torch.device]:
+        """Those that the model is on: the first, or all that are named where it is split."""
+        import torch
+
+        from phi4mm_cli.model.precision import choose_device
+
+        all_gpus = self._split and self._device == "auto" and torch.cuda.is_available()
+        return [choose_device(name) for name in device_names("all" if all_gpus else self._device)]
 
     def _answer(self, model: Model, prompts: Sequence[Prompt]) -> list[Outcome]:
         """The outcomes of one group of like prompts; halves of it where the whole does not fit into memory."""
@@ -265,5 +283,5 @@ def _within_memory(what: str) -> Iterator[None]:
         signs = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "could not create a primitive")
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in signs):
             raise
-        advice = "Use shorter clips or smaller pictures, a smaller --dtype, or --device cpu"
+        advice = "Use shorter clips or smaller pictures, --quantize int4, a smaller --dtype, or --device cpu"
         raise MemoryExhaustedError(f"{what} does not fit into memory", advice) from error

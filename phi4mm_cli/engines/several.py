@@ -22,7 +22,7 @@ from phi4mm_cli.engines import Listener, Silence
 from phi4mm_cli.engines.local import BATCHES_IN_HAND, LocalEngine, Outcome
 from phi4mm_cli.engines.queue import Waiting
 from phi4mm_cli.engines.worker import serve
-from phi4mm_cli.errors import MissingError, Phi4Error, RequestError, UsageError
+from phi4mm_cli.errors import Phi4Error, RequestError
 from phi4mm_cli.model.checkpoint import Checkpoint
 from phi4mm_cli.schema import ModelInfo, Profile, Request, Result
 
@@ -30,20 +30,6 @@ if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
 PATIENCE = 5.0  # seconds that a process is given to end
-
-
-def device_names(asked: str) -> list[str]:
-    """What `--device` names, one or more: `cuda:0,cuda:1`, or `all` for every GPU. Raises UsageError, MissingError."""
-    if asked != "all":
-        names = [name.strip() for name in asked.split(",")]
-        if not all(names) or (len(names) > 1 and not {"auto", "all"}.isdisjoint(names)):
-            raise UsageError(f"--device takes names with commas between them, not '{asked}'", "As in cuda:0,cuda:1")
-        return names
-    import torch  # only it knows
-
-    if not torch.cuda.is_available():
-        raise MissingError("no CUDA device was found", "Check the driver with `nvidia-smi`, or use --device auto")
-    return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
 
 
 @dataclass(eq=False, slots=True)

@@ -21,10 +21,12 @@ from phi4mm_cli.model.memory import require
 from phi4mm_cli.model.original import OUTPUT, Contents, Place, full_config, read
 from phi4mm_cli.model.precision import choose_attention, use_attention
 from phi4mm_cli.model.quantize import is_quantized, quantized, require_library
+from phi4mm_cli.model.split import Split, connect, device_of
 from phi4mm_cli.model.tokenizer import read_tokenizer
 from phi4mm_cli.prompt import TOOL_CALL, TOOL_CALL_END
 
 OnLoad = Callable[[int, int], None]
+Where = Callable[[str], torch.device]  # the place of the tensor of that name
 
 SEEN = (TOOL_CALL, TOOL_CALL_END)
 
@@ -74,8 +76,9 @@ def assemble(
     on_load: OnLoad,
     attention: str = "auto",
     quantize: str | None = None,
+    split: Split | None = None,
 ) -> Model:
-    """The model of these contents.
+    """The model of these contents; with `split`, some of its layers are on other devices than `device`.
 
     Raises MemoryExhaustedError where there is no room for it, MissingError, and UsageError where `attention` is none
     for that device.
@@ -84,11 +87,13 @@ def assemble(
     kernel = choose_attention(attention, device, dtype)
     if quantize is not None:
         require_library(quantize)
-    require(checkpoint.name, contents, device, dtype, quantize)
+    if split is None:
+        require(checkpoint.name, contents, device, dtype, quantize)
     if device.type == "cpu" and sum(tensor.count for tensor in contents.tensors.values()) < SMALL:
         torch.set_num_threads(1)
     config: Any = full_config(contents.config)
-    network = _network(contents, config, device, dtype, quantize, on_load)
+    network = _network(contents, config, lambda name: device_of(name, split, device), dtype, quantize, on_load)
+    connect(network, split, device)
     use_attention(network, kernel)
     tokenizer = read_tokenizer(checkpoint.path)
     control = tokenizer.get_added_tokens_decoder()
@@ -110,7 +115,7 @@ def assemble(
 
 
 def _network(
-    contents: Contents, config: Any, device: torch.device, dtype: torch.dtype, quantize: str | None, on_load: OnLoad
+    contents: Contents, config: Any, where: Where, dtype: torch.dtype, quantize: str | None, on_load: OnLoad
 ) -> Phi4MultimodalForCausalLM:
     """The layers with their weights; each tensor goes straight from its file to its place.
 
@@ -122,7 +127,7 @@ def _network(
     modules: nn.Module = network
     weights: dict[str, Tensor] = {}
     adapters: dict[str, dict[str, Tensor]] = {name: {} for name in contents.adapters}
-    for (owner, name), tensor in _read(contents, device, dtype, on_load):
+    for (owner, name), tensor in _read(contents, where, dtype, on_load):
         if owner is not None:
             adapters[owner][name] = tensor
         elif quantize is not None and is_quantized(name):  # at once, so that only one is there in full
@@ -133,19 +138,15 @@ def _network(
         weights[OUTPUT] = weights[EMBEDDINGS]
     network.load_state_dict(weights, strict=quantize is None, assign=True)
     network.tie_weights()
-    modules.to(device).eval()
+    modules.eval()
     for adapter, tensors in adapters.items():
         from phi4mm_cli.model.adapters import load_adapter
 
         load_adapter(network, adapter, contents.adapters[adapter], tensors)
-    if device.type == "cuda":
-        torch.cuda.empty_cache()  # so that what is free can be seen
     return network
 
 
-def _read(
-    contents: Contents, device: torch.device, dtype: torch.dtype, on_load: OnLoad
-) -> Iterator[tuple[Place, Tensor]]:
+def _read(contents: Contents, where: Where, dtype: torch.dtype, on_load: OnLoad) -> Iterator[tuple[Place, Tensor]]:
     """All tensors, in the order in which they stand in the files."""
     total, done = sum(tensor.size for tensor in contents.tensors.values()), 0
 
@@ -155,7 +156,7 @@ def _read(
         on_load(done, total)
 
     for place, tensor in sorted(contents.tensors.items(), key=lambda item: (item[1].path, item[1].start)):
-        yield place, tensor.load(device, dtype, advance)
+        yield place, tensor.load(where(place[1]), dtype, advance)
 
 
 def _end_tokens(checkpoint: Checkpoint, ids: int | list[int] | None) -> frozenset[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +47,9 @@ class Rows:
 
     def select(self, places: Tensor) -> None:
         """Go on with the rows at `places`, in this order; one that is named twice is doubled."""
-        self._cache.batch_select_indices(places)
+        layers: list[Any] = self._cache.layers
+        for layer in layers:
+            layer.batch_select_indices(places.to(layer.keys.device))  # which may be another for each layer
         self._written, self._mask, self._positions = (
             part[places] for part in (self._written, self._mask, self._positions)
         )
