@@ -106,9 +106,9 @@ def _timed(answer: Answer) -> list[Word]:
     chunk = answer.chunk
     within = (chunk.start, chunk.end)
     voiced = [(region.start, region.end) for region in chunk.speech]
-    if answer.words is None:
+    words = [Word(chunk.start + word.start, chunk.start + word.end, word.word) for word in answer.words or ()]
+    if [word.word for word in words] != timing.words(answer.text):  # none, or those of a text that was mended since
         return timing.spread_words(answer.text, voiced or [within])
-    words = [Word(chunk.start + word.start, chunk.start + word.end, word.word) for word in answer.words]
     return timing.settle(words, voiced, within)
 
 

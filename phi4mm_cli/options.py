@@ -259,6 +259,11 @@ class CaptionOutputOptions(OutputOptions):
         ),
     ] = PresetName.NETFLIX
 
+    @property
+    def timed(self) -> bool:
+        """Whether times will be written: they cost a second look at every answer, and text alone has none."""
+        return self.jsonl or any(name is not Format.TXT for name in self.formats())
+
 
 @dataclass(frozen=True, slots=True)
 class PageOutputOptions(OutputOptions):

@@ -87,7 +87,7 @@ class Request:
     messages: tuple[Message, ...]
     sampling: Sampling
     tools: str | None = None  # JSON text of the tools on offer, in the model's own flat format
-    word_times: bool = False  # asks when the words of the answer, a transcript, are said in the request's one clip
+    word_times: bool = False  # asks when each word of a transcript is said, in the one clip, of at most 40 s
 
     @cached_property
     def key(self) -> str:

@@ -12,18 +12,20 @@ import soundfile
 import torch
 from torch import Tensor
 
-from phi4mm_cli import timing
+from phi4mm_cli import hearing, timing
 from phi4mm_cli.demo.voice import Speech, speak
 from phi4mm_cli.engines.echo import EchoEngine
 from phi4mm_cli.engines.local import LocalEngine
+from phi4mm_cli.hearing import Answer
 from phi4mm_cli.media import audio
+from phi4mm_cli.media.speech import Chunk, Region
 from phi4mm_cli.model import align
 from phi4mm_cli.model.align import Answered
 from phi4mm_cli.model.checkpoint import resolve
-from phi4mm_cli.model.generate import Prompt, compose
+from phi4mm_cli.model.generate import Prompt, compose, generate
 from phi4mm_cli.model.loading import Model, load
 from phi4mm_cli.prompt import render
-from phi4mm_cli.schema import Clip, Message, Part, Request, Result, Sampling, Source
+from phi4mm_cli.schema import Clip, Message, Part, Request, Result, Sampling, Source, Word
 
 SENTENCES = (
     "Oscar forgot the letter on Monday.",
@@ -132,6 +134,27 @@ def test_echo_spreads_its_words() -> None:
     assert [word.word for word in first.words or ()] == first.text.split()
     assert first.words[-1].end == pytest.approx(1.0)  # type: ignore[index]
     assert second.words is None
+
+
+@pytest.mark.parametrize(("frames", "timed"), [(4000, True), (4008, False)])
+def test_clips_of_up_to_40_seconds_are_timed(demo: Model, frames: int, timed: bool) -> None:
+    sound = 12 + 3 * torch.randn(frames, 80, generator=torch.Generator().manual_seed(1))
+    prompt = compose(demo, render((Message("user", (NOWHERE, ASK)),)), [sound], Sampling(3))
+    [result] = generate(demo, [replace(prompt, word_times=True)])
+    assert result.text
+    assert (result.words is not None) is timed
+
+
+def test_segments_take_the_words_that_are_those_of_their_text() -> None:
+    chunk = Chunk(10.0, 14.0, (Region(10.2, 11.5), Region(12.5, 13.8)))
+    found = tuple(Word(start, start, word) for start, word in ((0.0, "One"), (0.9, "two."), (2.4, "Three.")))
+    first, second = hearing.segments([Answer(chunk, "One two. Three.", found)])
+    assert [(word.start, word.end) for word in first.words or ()] == [(10.2, 10.9), (10.9, 11.5)]
+    assert (second.id, second.start, second.end, second.text) == (1, 12.5, 13.8, "Three.")
+    mended = hearing.segments([Answer(chunk, "One. Three.", found)])
+    assert mended == hearing.segments([Answer(chunk, "One. Three.", None)])
+    assert [(segment.start, segment.end) for segment in mended] == [(10.2, 11.5), (12.5, 13.8)]
+    assert hearing.segments([Answer(chunk, "", None), Answer(chunk, "", ())]) == ()
 
 
 # ------------------------------------------------------------------------------------------------ attention

@@ -17,6 +17,7 @@ from phi4mm_cli import languages
 from phi4mm_cli.commands import transcribe
 from phi4mm_cli.commands.sample import SAMPLES
 from phi4mm_cli.demo.world import prompts
+from phi4mm_cli.options import CaptionOutputOptions
 
 ECHO = ("--engine", "echo", "--no-vad", "--jsonl")
 CARD = "Transcribe the audio clip into text."
@@ -53,6 +54,20 @@ def ask(phi4mm: Phi4mm, *arguments: str) -> dict[str, object]:
 )
 def test_the_instruction(phi4mm: Phi4mm, arguments: tuple[str, ...], instruction: str) -> None:
     assert ask(phi4mm, *arguments)["text"] == "[0.000-8.000] " + instruction
+
+
+@pytest.mark.parametrize(
+    ("output", "timed"),
+    [
+        (CaptionOutputOptions(), False),
+        (CaptionOutputOptions(txt=True, format=["txt"]), False),
+        (CaptionOutputOptions(txt=True, format=["srt"]), True),
+        (CaptionOutputOptions(json=True), True),
+        (CaptionOutputOptions(jsonl=True), True),
+    ],
+)
+def test_times_are_asked_for_where_they_will_be_written(output: CaptionOutputOptions, timed: bool) -> None:
+    assert transcribe._question(transcribe.Options(timed=output.timed)).word_times is timed
 
 
 @pytest.mark.usefixtures("talk")

@@ -53,6 +53,7 @@ class Options:
     terms: tuple[str, ...] = ()  # names and terms that may be said
     prompt: str = ""  # more that the model is told
     listening: Listening = field(default_factory=Listening)
+    timed: bool = True  # whether somebody will see the times
 
 
 def flow(source: Source, options: Options) -> Flow[Body]:
@@ -75,7 +76,7 @@ def _question(options: Options) -> Question:
     hints = TERMS.format(", ".join(options.terms)) if options.terms else ""
     hints += f" {options.prompt}" if options.prompt else ""
     instruction = LANGUAGE_PROMPT.format(language=name) if name else PROMPT
-    return Question(instruction, word_times=True, hints=hints, terms=options.terms)
+    return Question(instruction, word_times=options.timed, hints=hints, terms=options.terms)
 
 
 @with_shared
@@ -106,7 +107,7 @@ def command(
 
     def prepare(profile: Profile, _: CountTokens) -> Callable[[Source], Flow[Body]]:
         hearing.require_language(code, profile)
-        options = Options(code, terms, prompt.strip(), hearing.listening(listening, sampling, profile))
+        options = Options(code, terms, prompt.strip(), hearing.listening(listening, sampling, profile), output.timed)
         return lambda source: flow(source, options)
 
     hints = {"hotwords": ", ".join(terms), "prompt": prompt.strip()}

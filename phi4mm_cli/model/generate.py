@@ -17,7 +17,7 @@ from torch import Tensor
 from phi4mm_cli.errors import MissingError, RequestError
 from phi4mm_cli.model.align import Answered, transcript, word_times
 from phi4mm_cli.model.beams import search
-from phi4mm_cli.model.encoder import Projection, embed_audio
+from phi4mm_cli.model.encoder import WINDOW, Projection, embed_audio
 from phi4mm_cli.model.features import audio_tokens
 from phi4mm_cli.model.loading import Model
 from phi4mm_cli.model.pixels import Crops
@@ -37,7 +37,7 @@ class Prompt:
     pictures: tuple[Crops, ...]  # in the prompt's order
     sampling: Sampling  # its token budget cut down to what the context has room for
     limit: Finish  # what has ended an answer that fills that budget
-    word_times: bool = False  # whether the words of the answer are timed; of prompts with one clip only
+    word_times: bool = False  # whether the words of the answer are timed; of prompts with one clip of one WINDOW only
 
 
 def compose(model: Model, pieces: Iterable[Piece], media: Iterable[Tensor | Crops], sampling: Sampling) -> Prompt:
@@ -141,11 +141,12 @@ def _timed(
     """The results, with the words of those transcripts for which that is asked."""
     spoken: dict[int, Answered] = {}
     for place, (prompt, embedded, result) in enumerate(zip(prompts, inputs, results, strict=True)):
-        if prompt.word_times and len(prompt.clips) == 1 and (tokens := transcript(model, result.tokens)):
+        heard = [audio_tokens(len(clip)) for clip in prompt.clips]
+        asked = prompt.word_times and len(heard) == 1 and heard[0] <= WINDOW
+        if asked and (tokens := transcript(model, result.tokens)):
             first = prompt.ids.index(model.audio_token)
-            heard = slice(first, first + audio_tokens(len(prompt.clips[0])))
             written = model.network.model.embed_tokens(torch.tensor(tokens, device=model.device))
-            spoken[place] = Answered(torch.cat((embedded, written)), heard, tokens)
+            spoken[place] = Answered(torch.cat((embedded, written)), slice(first, first + heard[0]), tokens)
     words = dict(zip(spoken, word_times(model, list(spoken.values())), strict=True))
     return [replace(result, words=words.get(place)) for place, result in enumerate(results)]
 
