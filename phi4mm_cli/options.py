@@ -243,6 +243,16 @@ class OutputOptions:
         return tuple(f for f in offered if f in named or getattr(self, f))
 
 
+CaptionRules = Annotated[
+    PresetName,
+    option(
+        "--captions",
+        panel="Output",
+        help="Whose rules SRT and VTT keep to: [b]netflix[/b], [b]bbc[/b], or [b]plain[/b], a caption a sentence.",
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class CaptionOutputOptions(OutputOptions):
     """... of commands whose results have times."""
@@ -250,14 +260,7 @@ class CaptionOutputOptions(OutputOptions):
     srt: Annotated[bool, option("--srt", panel="Output", help="Write SubRip captions.")] = False
     vtt: Annotated[bool, option("--vtt", panel="Output", help="Write WebVTT captions.")] = False
     tsv: Annotated[bool, option("--tsv", panel="Output", help="Write a table of times and text.")] = False
-    captions: Annotated[
-        PresetName,
-        option(
-            "--captions",
-            panel="Output",
-            help="Whose rules SRT and VTT keep to: [b]netflix[/b], [b]bbc[/b], or [b]plain[/b], a caption a sentence.",
-        ),
-    ] = PresetName.NETFLIX
+    captions: CaptionRules = PresetName.NETFLIX
 
     @property
     def timed(self) -> bool:

@@ -35,15 +35,19 @@ class Report:
 
     def done(self, document: Document) -> None:
         """An input has its result."""
-        self._done += 1
+        self.counted(sum(not warning.healed for warning in document.body.warnings))
         label, body = document.source, document.body
         if self._log.verbose:
             console.say(f"{label}: {_minutes(body.duration)} of sound in {document.timings.total:.1f} s")
         for warning in body.warnings:
-            self._warnings += not warning.healed
             if self._log.verbose or not (warning.healed or self._log.quiet):
                 where = "" if warning.start is None else f" at {_minutes(warning.start)}"
                 console.say(f"{label}{where}: {warning.message}; {warning.action}", "warning")
+
+    def counted(self, warnings: int) -> None:
+        """An input has been dealt with, and so many warnings were said of it."""
+        self._done += 1
+        self._warnings += warnings
 
     def failed(self, label: str, error: Exception) -> None:
         """An input has none. A bug is shown with its traceback: it is worth a report."""

@@ -72,20 +72,20 @@ def read(data: bytes, encoding: str | None = None) -> Subtitles:
     What is neither is taken for Windows-1252, with a fault that says so. Raises InputError where the bytes, the format
     or the times of a cue cannot be read, so that no words are lost.
     """
-    text, marked, faults = _decoded(data, encoding)
+    text, faults = decoded(data, encoding)
+    marked, text = text.startswith("\ufeff"), text.removeprefix("\ufeff")
     lines = re.split(r"\r\n|\r|\n", text)
     found = _vtt(lines, faults) if re.match(r"WEBVTT(\s|$)", text) else _srt(lines, faults)
     newline = "\r\n" if "\r\n" in text else "\n"
     return replace(found, newline=newline, byte_order_mark=marked, faults=tuple(faults))
 
 
-def _decoded(data: bytes, encoding: str | None) -> tuple[str, bool, list[Fault]]:
-    """The text without its byte order mark, whether there was one, and what had to be guessed."""
+def decoded(data: bytes, encoding: str | None) -> tuple[str, list[Fault]]:
+    """The text of a file, with its byte order mark, and what had to be guessed. Raises InputError."""
     if encoding is None and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
     try:
-        text = data.decode(codecs.lookup(encoding or "utf-8").name)
-        return text.removeprefix("\ufeff"), text.startswith("\ufeff"), []
+        return data.decode(codecs.lookup(encoding or "utf-8").name), []
     except LookupError:
         raise InputError(
             f"there is no encoding '{encoding}'", "utf-8, cp1252, shift_jis and gb18030 are some"
@@ -94,7 +94,7 @@ def _decoded(data: bytes, encoding: str | None) -> tuple[str, bool, list[Fault]]
         if encoding is not None:
             raise InputError(f"this is not {encoding}: {error.reason} at byte {error.start}") from None
     try:
-        return data.decode("cp1252"), False, [Fault(1, "not UTF-8; read as Windows-1252")]
+        return data.decode("cp1252"), [Fault(1, "not UTF-8; read as Windows-1252")]
     except UnicodeDecodeError:
         raise InputError("neither UTF-8 nor Windows-1252", "Name its encoding with --encoding") from None
 

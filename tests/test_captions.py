@@ -4,7 +4,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phi4mm_cli.captions import PRESETS, Caption, Preset, PresetName, from_segments
@@ -252,6 +252,7 @@ said = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(said, st.sampled_from([PresetName.NETFLIX, PresetName.BBC]))
 def test_no_word_is_lost_and_the_rules_hold_where_they_can(
     plan: list[tuple[str, float, float]], name: PresetName

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from phi4mm_cli.cli import app
-from phi4mm_cli.commands import models, tools
+from phi4mm_cli.commands import captions, models, tools
 
 HEAVY = {"torch", "transformers", "numpy", "librosa", "av", "PIL", "soundfile", "soxr", "silero_vad", "onnxruntime"}
 HEAVY |= {"pypdfium2"}
@@ -22,7 +22,7 @@ finally:
     print(json.dumps(sorted(name for name in sys.modules if "." not in name)), file=sys.stderr)
 """
 COMMANDS = [[str(command.name)] for command in app.registered_commands]
-for group, name in ((models, "models"), (tools, "tools")):
+for group, name in ((models, "models"), (tools, "tools"), (captions, "captions")):
     COMMANDS += [[name], *([name, str(command.name)] for command in group.app.registered_commands)]
 
 
@@ -57,6 +57,15 @@ def test_tools_are_looked_at_without_loading_anything(arguments: list[str], tmp_
     modules, stdout = loaded("tools", *arguments, "tools.py", cwd=tmp_path)
     assert not modules & HEAVY
     assert "f" in stdout
+
+
+def test_captions_are_checked_and_mended_without_loading_anything(tmp_path: Path) -> None:
+    text = f"1\n00:00:01,000 --> 00:00:02,000\n{'a long line ' * 9}\n"
+    (tmp_path / "a.srt").write_text(text, encoding="utf-8")
+    for command, expected in (("check", "a.srt:2: width"), ("fix", "a long line a long\nline")):
+        modules, stdout = loaded("captions", command, "a.srt", cwd=tmp_path)
+        assert expected in stdout
+        assert not modules & HEAVY
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

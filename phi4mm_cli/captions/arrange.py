@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 from phi4mm_cli.captions.grammar import CLAUSE, Grammar, grammar_of
-from phi4mm_cli.captions.pieces import columns, limit, pieces
+from phi4mm_cli.captions.pieces import columns, limit, pieces, unspaced
 from phi4mm_cli.captions.presets import LINES, PRESETS, Preset, PresetName
 from phi4mm_cli.schema import Segment
 from phi4mm_cli.timing import spread
 
+_FOREVER = 3_600_000  # milliseconds
 LAG = 300  # milliseconds that a caption may come late, so that the one before it does not flash by
 
 # Penalties, in the unit of the costs of a line's end: 0 after a sentence, 5 between any two words, 13 after an article.
@@ -147,11 +148,10 @@ def join(before: list[Unit], after: Sequence[Unit], grammar: Grammar) -> None:
     """Add a stretch of text to another; between them a caption may well end."""
     if before and after:
         last, first = before[-1], after[0]
-        unspaced = last.wide == last.columns and first.wide == first.columns
         cost = grammar.cost(last.text, first.text)
         if not last.text.endswith("."):  # which may be that of a title: Mr.
             cost = min(cost, CLAUSE)
-        after = [replace(first, space="" if unspaced else " ", cost=cost), *after[1:]]
+        after = [replace(first, space="" if unspaced(last.text[-1], first.text[0]) else " ", cost=cost), *after[1:]]
     before += after
 
 
@@ -212,6 +212,12 @@ def arranged(units: Sequence[Unit], preset: Preset) -> list[Block]:
     return blocks[::-1]
 
 
+def whole(units: Sequence[Unit], preset: Preset) -> Block | None:
+    """All of `units` as one caption, where they fit."""
+    broken = _line_break(units, _Sums(units), 0, len(units), preset) if units else None
+    return None if broken is None else (0, broken[1], len(units))
+
+
 def _line_break(units: Sequence[Unit], sums: _Sums, first: int, end: int, preset: Preset) -> tuple[float, int] | None:
     """The penalty of the best lines, and where the second begins: at the end, where one is enough. None: too long."""
     whole = sums.width(first, end)
@@ -261,24 +267,26 @@ def needed(size: int, preset: Preset) -> int:
     return max(preset.shortest, math.ceil(1000 * size / preset.speed))
 
 
-def scheduled(spoken: Sequence[tuple[int, int, int]], preset: Preset) -> list[tuple[int, int]]:
+def scheduled(
+    spoken: Sequence[tuple[int, int, int]], preset: Preset, until: int | None = None
+) -> list[tuple[int, int]]:
     """When captions are shown that are said from `start` to `end` and are so many columns: times that rise.
 
-    Each stays as long as it takes to read, as far as there is time before the next; gaps that would look jerky are
-    closed; one that would flash by may push the next, which is then late by LAG at most.
+    Each stays as long as it takes to read, as far as there is time before the next, or before `until`; gaps that would
+    look jerky are closed; one that would flash by may push the next, which is then late by LAG at most.
     """
     times: list[tuple[int, int]] = []
     gap = preset.gap
-    if not spoken:
-        return times
-    for (said, done, size), following in zip(spoken, [*spoken[1:], None], strict=True):
+    for n, (said, done, size) in enumerate(spoken):
+        last = n == len(spoken) - 1
+        following = until if last else spoken[n + 1][0]
         start = max(said, times[-1][1] + gap) if times else said
-        latest = following[0] - gap if following else done + 3_600_000
+        latest = done + _FOREVER if following is None else following - gap
         end = max(done, start + needed(size, preset))
         if end > latest or latest + gap - end < preset.jerk:
             end = latest
         end = min(end, start + int(preset.longest))
         if end < start + preset.shortest:
-            end = max(start + 1, min(start + preset.shortest, latest + LAG))
+            end = max(start + 1, min(start + preset.shortest, latest + (0 if last else LAG)))
         times.append((start, end))
     return times

@@ -29,7 +29,7 @@ Rule = Literal[
     "torn",  # a line ends after an article or a title, though it could end elsewhere
 ]
 _PLACE = re.compile(r"\{\\(?:an?\d|pos)[^{}]*\}")
-_SPOKEN_BY = re.compile(r"\s*(?:[-–—‐]|>>|\[|♪)")  # a line of its own: what a speaker says, a sound, a song
+SPOKEN_BY = re.compile(r"\s*(?:[-–—‐]|>>|\[|♪)")  # a line of its own: what a speaker says, a sound, a song
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +49,14 @@ def check(found: Subtitles, preset: Preset, language: str | None = None) -> list
     ends: dict[tuple[str, str], int] = {}  # of the last cue in each place
     highest = 0
     for number, cue in enumerate(found.cues, 1):
-        rules = [*of_text(plain(cue.text, found.kind), preset, grammar), *_of_time(cue, found.kind, preset)]
+        rules = [*of_text(plain(cue.text, found.kind), preset, grammar), *of_time(cue, found.kind, preset)]
         where = place(cue)
         if cue.start < highest:
             rules.append(("order", f"starts {_seconds(highest - cue.start)} before the cue above it"))
         elif where in ends and cue.start < ends[where]:
             rules.append(("overlap", f"starts {_seconds(ends[where] - cue.start)} before the one above it ends"))
         elif where in ends and cue.start - ends[where] < preset.gap:
-            rules.append(("gap", f"{cue.start - ends[where]} ms after the one above it, at least {preset.gap}"))
+            rules.append(("gap", f"{cue.start - ends[where]} ms after the one above it, at least {preset.gap} ms"))
         ends[where] = max(cue.end, ends.get(where, 0))
         highest = max(highest, cue.start)
         broken += [Violation(cue.line, number, rule, detail) for rule, detail in rules]
@@ -80,7 +80,7 @@ def of_text(text: str, preset: Preset, grammar: Grammar) -> Iterator[tuple[Rule,
     for row in rows:
         if columns(row) > room:
             yield "width", f"{columns(row)} columns, at most {room:g}: {row}"
-    if len(rows) == 2 and not any(_SPOKEN_BY.match(row) for row in rows):
+    if len(rows) == 2 and not any(SPOKEN_BY.match(row) for row in rows):
         yield from _of_break(rows, room, preset, grammar)
 
 
@@ -106,7 +106,8 @@ def _of_break(rows: Sequence[str], room: float, preset: Preset, grammar: Grammar
         yield rule, " / ".join(rows)
 
 
-def _of_time(cue: Cue, kind: Kind, preset: Preset) -> Iterator[tuple[Rule, str]]:
+def of_time(cue: Cue, kind: Kind, preset: Preset) -> Iterator[tuple[Rule, str]]:
+    """The rules that a cue's own times break."""
     shown = cue.end - cue.start
     if shown <= 0:
         yield "times", f"ends {_seconds(-shown)} before it starts" if shown else "ends as it starts"

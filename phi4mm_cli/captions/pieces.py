@@ -21,6 +21,7 @@ FORCED = 3 * TORN  # inside a word
 _SPACE = re.compile(r"(?:[^\S\u00a0\u202f\u2007])+")
 _KANA = re.compile("[\u3040-\u30ff\uff66-\uff9f]")
 _HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]")
 _THAI = re.compile("[\u0e00-\u0e7f]")
 
 # Japanese line breaking (kinsoku, JIS X 4051): what may not begin a line, and what may not end one.
@@ -95,10 +96,23 @@ def _places(text: str, grammar: Grammar) -> Iterator[tuple[int, int, float, str]
     for left, right in [*spaces, (len(text), len(text))]:
         at = last
         for phrase in _phrases(text[last:left]):
-            space = "" if at > last or not before else "\u3000" if text[at - 1] == "\u3000" else " "
+            space = _joint(text, at) if before and at == last else ""
             yield at, at + len(phrase), _cost(before, phrase, bool(space), grammar), space
             before, at = phrase, at + len(phrase)
         last = right
+
+
+def _joint(text: str, at: int) -> str:
+    """What stands between the word that begins at `at` and the one before it when they share a line."""
+    space = text[len(text[:at].rstrip()) : at]
+    if "\n" in space and unspaced(text[at - len(space) - 1], text[at]):
+        return ""
+    return "\u3000" if "\u3000" in space else " "
+
+
+def unspaced(before: str, after: str) -> bool:
+    """Whether these characters are of scripts that set no space between words."""
+    return all(_columns(character) == 2 and not _HANGUL.match(character) for character in (before, after))
 
 
 def _cost(before: str, after: str, spaced: bool, grammar: Grammar) -> float:
