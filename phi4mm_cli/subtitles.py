@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import html
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TextIO
@@ -26,6 +27,7 @@ _MARKUP: dict[Kind, re.Pattern[str]] = {
     "vtt": re.compile(r"<[^<>]*>"),
 }
 _VTT_BLOCK = re.compile(r"(NOTE|STYLE|REGION)(\s|$)")
+_RIGHT_TO_LEFT = "\u200f"
 _WORD_JOINER = "\u2060"  # of no width: keeps a player from taking text for markup
 
 
@@ -216,6 +218,15 @@ def escaped(words: str, kind: Kind) -> str:
     if kind == "vtt":
         return words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"<(?=[A-Za-z/])|\{(?=\\)", rf"\g<0>{_WORD_JOINER}", words.replace("-->", "->"))
+
+
+def directed(line: str) -> str:
+    """`line` between right-to-left marks where it begins in such a script: else players set its full stop at the right.
+
+    A line's direction is that of its first letter, as in the Unicode bidirectional algorithm (rule P2).
+    """
+    letter = next((way for character in line if (way := unicodedata.bidirectional(character)) in ("L", "R", "AL")), "L")
+    return line if letter == "L" else f"{_RIGHT_TO_LEFT}{line.strip(_RIGHT_TO_LEFT)}{_RIGHT_TO_LEFT}"
 
 
 # ---------------------------------------------------------------------------------------------- writing

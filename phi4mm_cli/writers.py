@@ -11,7 +11,7 @@ from typing import TextIO
 from phi4mm_cli import captions, subtitles
 from phi4mm_cli.captions import PRESETS, Caption, PresetName
 from phi4mm_cli.schema import WORD_TIMES, Document, Segment
-from phi4mm_cli.subtitles import Cue, Kind, Subtitles, clock, escaped
+from phi4mm_cli.subtitles import Cue, Kind, Subtitles, clock, directed, escaped
 
 
 def write_text(document: Document, file: TextIO) -> None:
@@ -38,6 +38,7 @@ def write_captions(document: Document, file: TextIO, kind: Kind, rules: PresetNa
         texts = [_word_by_word(caption, starts) for caption in shown]
     else:
         texts = [escaped("\n".join(caption.lines), kind) for caption in shown]
+    texts = ["\n".join(map(directed, text.split("\n"))) for text in texts]
     cues = tuple(Cue(c.start, c.end, text) for c, text in zip(shown, texts, strict=True))
     subtitles.write(Subtitles(kind, cues), file)
 

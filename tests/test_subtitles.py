@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phi4mm_cli.errors import InputError
-from phi4mm_cli.subtitles import Cue, Kind, Subtitles, escaped, plain, read, write
+from phi4mm_cli.subtitles import Cue, Kind, Subtitles, directed, escaped, plain, read, write
 
 SRT = """1
 00:00:01,000 --> 00:00:02,500
@@ -178,6 +178,14 @@ def test_no_text_can_break_a_file(kind: Kind, texts: list[str]) -> None:
     assert [replace(cue, line=0) for cue in found.cues] == made
     shown = [plain(cue.text, kind) for cue in found.cues]
     assert shown == [text.replace("-->", "->") if kind == "srt" else text for text in texts]
+
+
+def test_lines_of_scripts_from_right_to_left_keep_their_full_stop_at_the_left() -> None:
+    mark = "\u200f"
+    assert directed("لا أحد يعرف.") == directed(f"{mark}لا أحد يعرف.") == f"{mark}لا أحد يعرف.{mark}"
+    assert directed("12 שקל.") == f"{mark}12 שקל.{mark}"
+    assert directed("Shalom is שלום.") == "Shalom is שלום."
+    assert directed("...") == "..."
 
 
 AWKWARD = ["R&D <i>says</i> a --> b", "{\\an8}up", "if a<b then", "<3 &amp; you", "x > y &lt;"]

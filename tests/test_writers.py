@@ -59,6 +59,10 @@ def test_vtt_escapes_what_has_a_meaning_there() -> None:
     assert "R&amp;D &lt;i&gt;says&lt;/i&gt; a --&gt; b" in text
 
 
+def test_lines_from_right_to_left_are_marked() -> None:
+    assert "\n\u200fلا أحد يعرف.\u200f\n" in written("srt", document((1.0, 3.0, "لا أحد يعرف.")))
+
+
 def test_vtt_tells_words_one_by_one_where_that_is_asked_for() -> None:
     said = (Word(1.0, 1.2, "R&D"), Word(1.4, 1.5, "says"), Word(1.5, 1.9, "no."))
     segment = Segment(0, 1.0, 2.0, "R&D says no.", said)
