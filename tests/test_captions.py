@@ -169,6 +169,15 @@ def test_marks_and_joined_emoji_take_no_columns_and_are_not_torn() -> None:
     assert broken(shown) == []
 
 
+@pytest.mark.parametrize(
+    "text", ["。" * 200, "." * 200, "a" + "\u0301" * 300, "\u200f" * 90 + "x", "-" * 99, "（" * 99]
+)
+def test_rows_of_one_character_are_cut(text: str) -> None:
+    shown = from_segments([Segment(0, 0.0, 60.0, text)])
+    assert letters(shown) == text
+    assert all(columns(line) <= 42 for caption in shown for line in caption.lines)
+
+
 def test_no_break_spaces_hold() -> None:
     text = "On a vendu 1\u202f000\u202f000 d'exemplaires en un an\u00a0; c'est assez !"
     for caption in from_segments(spoken(text)):

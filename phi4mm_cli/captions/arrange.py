@@ -222,7 +222,7 @@ def _line_break(units: Sequence[Unit], sums: _Sums, first: int, end: int, preset
     """The penalty of the best lines, and where the second begins: at the end, where one is enough. None: too long."""
     whole = sums.width(first, end)
     room = limit(preset, whole, sums.wide[end] - sums.wide[first])
-    if whole <= room:
+    if whole <= room or end == first + 1:
         return 0.0, end
     best: tuple[float, int] | None = None
     for second in range(end - 1, first, -1):

@@ -30,6 +30,7 @@ _CLOSING = frozenset(
 )
 _OPENING = frozenset("（［｛〔〈《「『【〘〖〝‘“«([{")
 _CHINESE_PARTICLES = frozenset("的地得了着过吗呢吧啊们")  # lean on what is before them
+_LONGEST_CLUSTER = 4  # characters with closing punctuation; rows of dots are cut
 _BREAKABLE = re.compile(r"(?<=[/\-_.?&=#~\u00ad\u200b])(?=\w)")  # inside URLs and long compounds
 
 
@@ -185,7 +186,8 @@ def _clusters(text: str) -> Iterator[str]:
     """Characters with the marks and joiners that belong to them."""
     cluster = ""
     for character in text:
-        belongs = unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf", "Sk") or character in _CLOSING
+        belongs = unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf", "Sk")
+        belongs = belongs or (character in _CLOSING and len(cluster) < _LONGEST_CLUSTER)
         if cluster and not belongs and not cluster.endswith("\u200d"):
             yield cluster
             cluster = ""
