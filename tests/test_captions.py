@@ -4,7 +4,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from phi4mm_cli.captions import PRESETS, Caption, Preset, PresetName, from_segments
@@ -261,7 +261,11 @@ said = st.lists(
 )
 
 
+MIXED = "a a aa aa aaa aaaa aaaa the the 日本語の 日本語の 日本語の です。 です。"
+
+
 @settings(deadline=None)
+@example([("a a a a a a", 0.0, 2.0), (MIXED, 0.0, 18.0)], PresetName.NETFLIX)
 @given(said, st.sampled_from([PresetName.NETFLIX, PresetName.BBC]))
 def test_no_word_is_lost_and_the_rules_hold_where_they_can(
     plan: list[tuple[str, float, float]], name: PresetName

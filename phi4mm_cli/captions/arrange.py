@@ -178,6 +178,7 @@ class _Sums:
         self.spaces = [columns(unit.space) for unit in units]
         sizes = (unit.columns + space for unit, space in zip(units, self.spaces, strict=True))
         self.columns = list(accumulate(sizes, initial=0))
+        self.words = list(accumulate((unit.columns for unit in units), initial=0))
         self.wide = list(accumulate((unit.wide for unit in units), initial=0))
         self.pauses = [0] * len(units[:1]) + [max(0, b.start - a.end) for a, b in pairwise(units)]  # before each
         within = (
@@ -221,7 +222,7 @@ def whole(units: Sequence[Unit], preset: Preset) -> Block | None:
 def _line_break(units: Sequence[Unit], sums: _Sums, first: int, end: int, preset: Preset) -> tuple[float, int] | None:
     """The penalty of the best lines, and where the second begins: at the end, where one is enough. None: too long."""
     whole = sums.width(first, end)
-    room = limit(preset, whole, sums.wide[end] - sums.wide[first])
+    room = limit(preset, sums.words[end] - sums.words[first], sums.wide[end] - sums.wide[first])
     if whole <= room or end == first + 1:
         return 0.0, end
     best: tuple[float, int] | None = None

@@ -9,7 +9,7 @@ from typing import Literal
 
 from phi4mm_cli.captions.arrange import ORPHAN_COLUMNS
 from phi4mm_cli.captions.grammar import TORN, Grammar, grammar_of
-from phi4mm_cli.captions.pieces import columns, limit, pieces, wide_columns
+from phi4mm_cli.captions.pieces import columns, limit_of, pieces
 from phi4mm_cli.captions.presets import LINES, Preset
 from phi4mm_cli.subtitles import Cue, Kind, Subtitles, plain
 
@@ -74,7 +74,7 @@ def of_text(text: str, preset: Preset, grammar: Grammar) -> Iterator[tuple[Rule,
     if not text.strip():
         yield "empty", "no text"
         return
-    room = limit(preset, columns(text), wide_columns(text))
+    room = limit_of(text, preset)
     if len(rows) > LINES and preset.columns < float("inf"):
         yield "lines", f"{len(rows)} lines, at most {LINES}"
     for row in rows:

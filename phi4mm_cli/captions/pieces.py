@@ -64,8 +64,14 @@ def wide_columns(text: str) -> int:
 
 
 def limit(preset: Preset, taken: int, wide: int) -> float:
-    """The columns that a line may have in a caption of `taken` columns, `wide` of them of full-width characters."""
+    """The columns of a line in a caption whose words take so many, `wide` of them for full-width characters."""
     return preset.wide_columns if 2 * wide > taken else preset.columns
+
+
+def limit_of(text: str, preset: Preset) -> float:
+    """The columns of a line in a caption of this text."""
+    words = _SPACE.sub("", text)
+    return limit(preset, columns(words), wide_columns(words))
 
 
 def pieces(text: str, grammar: Grammar, preset: Preset) -> list[Piece]:
@@ -164,7 +170,7 @@ def _load(name: str) -> Callable[[str], list[str]]:
 
 def _parts(word: str, preset: Preset) -> list[str]:
     """`word`, in as few parts as its columns need: cut where URLs and compounds have joints, else anywhere."""
-    room = limit(preset, columns(word), wide_columns(word))
+    room = limit_of(word, preset)
     if columns(word) <= room:
         return [word]
     parts = [""]
