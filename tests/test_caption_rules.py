@@ -136,7 +136,7 @@ def test_fix_mends_what_it_can_and_tells_the_rest(phi4mm: Phi4mm, tmp_path: Path
     assert run.returncode == 0
     assert run.stderr.splitlines() == [
         "phi4mm: warning: could not mend bad.srt:21: speed: 20.9 characters a second, at most 17 (cue 5)",
-        "phi4mm: bad.srt: 11 rules broken, 1 still",
+        "phi4mm: bad.srt: 11 violations, 1 left",
     ]
     texts = [cue.text for cue in read(run.stdout.encode()).cues]
     assert texts == [

@@ -123,7 +123,7 @@ def fix_files(
             for violation in left:
                 console.say(f"could not mend {_told(str(target or file.label), violation)}", "warning")
             if broken:
-                console.say(f"{file.label}: {len(broken)} rules broken, {len(left)} still")
+                console.say(f"{file.label}: {len(broken)} violations, {len(left)} left")
 
     with console.results() as stdout:
         _each(inputs, report, work, folder, overwrite)
