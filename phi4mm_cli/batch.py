@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from phi4mm_cli import console, files, writers
 from phi4mm_cli.captions.presets import PresetName
@@ -25,6 +25,45 @@ Prepare = Callable[[Profile, CountTokens], Callable[[Source], Flow[Body]]]
 
 
 @dataclass(frozen=True, slots=True)
+class Edition:
+    """A form in which a result is written."""
+
+    format: str
+    name: str  # of the file, behind the stem: "srt", "fr.srt"
+    write: writers.Writer
+
+
+class Editions(Protocol):
+    """The forms in which the results of a command are written, where `asked` formats are; () leaves them to it."""
+
+    def names(self, path: Path, asked: tuple[str, ...]) -> Sequence[str]:
+        """What the files that are written for an input may be called, behind their stem."""
+
+    def of(
+        self, path: Path, document: Document, asked: tuple[str, ...], rules: PresetName, together: bool
+    ) -> Iterable[Edition]:
+        """The editions of a result; one alone where they go to stdout `together`."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneEach:
+    """An edition for each format, which is text unless asked for otherwise."""
+
+    tag: str | None
+
+    def names(self, path: Path, asked: tuple[str, ...]) -> Sequence[str]:
+        """The formats, behind the tag."""
+        return [f"{self.tag}.{name}" if self.tag else name for name in asked or ("txt",)]
+
+    def of(
+        self, path: Path, document: Document, asked: tuple[str, ...], rules: PresetName, together: bool
+    ) -> Iterable[Edition]:
+        """As the writers have them."""
+        for format, name in zip(asked or ("txt",), self.names(path, asked), strict=True):
+            yield Edition(format, name, writers.writer(format, rules))
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """What a command does to one file."""
 
@@ -34,6 +73,9 @@ class Task:
     prepare: Prepare  # the flow, once it is known what the model can do
     options: Mapping[str, str | int | float | bool | None]  # what is recorded of the options in each result
     segments: SegmentsOf | None = None  # of what a flow in its Gather returns, to be shown while others run
+    tag: str | None = None  # stands in the names of the outputs before the extension, as in talk.fr.srt
+    replaced_tags: Collection[str] = ()  # of inputs, whose place it takes: talk.en.srt becomes talk.fr.srt
+    editions: Editions | None = None  # None: one for each format
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +83,7 @@ class Plan:
     """Where results go."""
 
     folder: Path | None  # None: all to stdout
-    formats: tuple[str, ...]
+    formats: tuple[str, ...]  # () leaves them to the command
     captions: PresetName
 
 
@@ -54,10 +96,12 @@ def run_files(
     as a whole; what stops one input is reported, and the others go on.
     """
     loading = Loading(log)
-    inputs, empty = files.find(paths, task.suffixes, output.name)
+    inputs, empty = files.find(paths, task.suffixes, output.name, task.tag, task.replaced_tags)
     plan = _plan(paths, output)
+    editions = task.editions or OneEach(task.tag)
     if plan.folder is not None:
-        files.check_outputs(inputs, plan.folder, plan.formats, output.overwrite)
+        claims = [(file, editions.names(file.path, plan.formats)) for file in inputs]
+        files.check_outputs(claims, plan.folder, output.overwrite)
     report = Report(output.strict, log)
     for label, error in empty:
         report.failed(label, error)
@@ -69,7 +113,7 @@ def run_files(
             if opened.profile.notice and not log.quiet:
                 console.say(opened.profile.notice)
             live = _live(task, plan, stdout) if len(lengths) == 1 else None
-            writer = _Writer(task, opened, plan, stdout, report, live)
+            writer = _Writer(task, editions, opened, plan, stdout, report, live)
             owners = {str(file.path): file for file in lengths}  # labels need not be unique: names may not be UTF-8
             named = {str(file.path): length for file, length in lengths.items()}
             with display(named, next(iter(lengths)).label, log.quiet, live) as bar:
@@ -86,7 +130,7 @@ def _live(task: Task, plan: Plan, stdout: TextIO) -> Live | None:
     """How the parts of the only input are shown: its text appears as it is finished where a person reads it."""
     if task.segments is None:
         return None
-    is_read = plan.folder is None and plan.formats == ("txt",) and stdout.isatty()
+    is_read = plan.folder is None and plan.formats in ((), ("txt",)) and stdout.isatty()
     return Live(task.segments, stdout if is_read else None)
 
 
@@ -101,10 +145,10 @@ def _plan(paths: Sequence[Path], output: OutputOptions) -> Plan:
     if output.output_dir == STDOUT:
         if len(formats) > 1 or not single:
             raise UsageError("'-o -' takes one input and one format", "For several inputs there is --jsonl")
-        return Plan(None, formats or ("txt",), rules)
+        return Plan(None, formats, rules)
     if single and not formats and output.output_dir is None:
-        return Plan(None, ("txt",), rules)
-    return Plan(output.output_dir or Path(), formats or ("txt",), rules)
+        return Plan(None, (), rules)
+    return Plan(output.output_dir or Path(), formats, rules)
 
 
 def _probed(task: Task, inputs: Sequence[Input], report: Report) -> Iterator[tuple[Input, float | None]]:
@@ -120,6 +164,7 @@ class _Writer:
     """Turns the outcome of a job into its output files, or into a line of the report."""
 
     task: Task
+    editions: Editions
     engine: Engine
     plan: Plan
     stdout: TextIO
@@ -147,12 +192,12 @@ class _Writer:
             self.report.done(document)
 
     def _write(self, file: Input, document: Document) -> None:
-        for name in self.plan.formats:
-            write = writers.writer(name, self.plan.captions)
-            if self.plan.folder is None:
+        plan = self.plan
+        for edition in self.editions.of(file.path, document, plan.formats, plan.captions, plan.folder is None):
+            if plan.folder is None:
                 if self.live is None or self.live.text is None:
-                    write(document, self.stdout)
+                    edition.write(document, self.stdout)
                     self.stdout.flush()
             else:
-                target = files.target_of(file, self.plan.folder, name)
-                files.write(target, lambda stream, write=write: write(document, stream))  # type: ignore[misc]
+                target = files.target_of(file, plan.folder, edition.name)
+                files.write(target, lambda stream, edition=edition: edition.write(document, stream))  # type: ignore[misc]

@@ -8,6 +8,7 @@ format = ["srt", "json"]   # for one command
 
 from __future__ import annotations
 
+import keyword
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -75,4 +76,6 @@ def _check(path: Path, table: Mapping[str, Any], known: Collection[str], persona
 
 
 def _field(name: str) -> str:
-    return name.replace("-", "_")
+    """The parameter of a command that an option sets; `from` cannot be one's name."""
+    field = name.replace("-", "_")
+    return f"{field}_" if keyword.iskeyword(field) else field

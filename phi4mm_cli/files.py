@@ -7,9 +7,9 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -29,18 +29,23 @@ class Input:
 
 
 def find(
-    paths: Sequence[Path], suffixes: Collection[str], stdin_name: str
+    paths: Sequence[Path],
+    suffixes: Collection[str],
+    stdin_name: str,
+    tag: str | None = None,
+    replaced_tags: Collection[str] = (),
 ) -> tuple[list[Input], list[tuple[str, InputError]]]:
     """The files that `paths` name, in their order, folders searched below; and the folders that hold none.
 
-    In a folder, files with one of `suffixes` are taken, hidden ones left out, links to folders not followed; their
-    outputs mirror its tree. Whether a file named directly can be read is left to its reader.
+    In a folder, files with one of `suffixes` are taken; hidden ones are left out, and earlier outputs, whose names
+    have `tag` before their suffix; links to folders are not followed. Outputs mirror the folder's tree, without a tag
+    of `replaced_tags` in their names. Whether a file named directly can be read is left to its reader.
     """
     found: dict[Path, Input] = {}
     errors = []
     for path in paths:
         if path.is_dir():
-            walked = _walk(path, suffixes)
+            walked = [file for file in _walk(path, suffixes) if tag is None or file.with_suffix("").suffix != f".{tag}"]
             files = [Input(file, _label(file), file.relative_to(path).with_suffix("")) for file in walked]
             if not files:
                 known = " ".join(sorted(suffixes))
@@ -50,7 +55,8 @@ def find(
         else:
             files = [Input(path, _label(path), Path(path.stem))]
         for file in files:
-            found.setdefault(file.path, file)
+            tagged = file.stem.suffix.removeprefix(".") in replaced_tags
+            found.setdefault(file.path, replace(file, stem=file.stem.with_suffix("")) if tagged else file)
     return list(found.values()), errors
 
 
@@ -82,13 +88,12 @@ def stdin_spooled(inputs: Sequence[Input]) -> Iterator[list[Input]]:
         yield [Input(held, file.label, file.stem) if file.path == STDIN else file for file in inputs]
 
 
-def check_outputs(inputs: Iterable[Input], folder: Path, extensions: Sequence[str], overwrite: bool) -> None:
+def check_outputs(claims: Sequence[tuple[Input, Sequence[str]]], folder: Path, overwrite: bool) -> None:
     """Raise UsageError where two inputs claim one output, an output is an input or may not be written."""
-    inputs = list(inputs)
     claimed: dict[Path, Input] = {}
-    sources = {file.path.resolve() for file in inputs}
+    sources = {file.path.resolve() for file, _ in claims}
     folders = set()
-    for file in inputs:
+    for file, extensions in claims:
         for extension in extensions:
             target = target_of(file, folder, extension)
             if target in claimed and claimed[target] is not file:

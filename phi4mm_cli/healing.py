@@ -140,13 +140,10 @@ class Listener:
     def _ask(
         self, chunk: Chunk, sampling: SamplingOptions | None = None, way: str = "", hints: bool = True
     ) -> Flow[Answer]:
-        question, seconds = self.question, chunk.end - chunk.start
-        budget = question.tellings * (BASE_TOKENS + round(TOKENS_PER_SECOND * seconds))
+        question = self.question
         clip = Clip(self.recording.source, chunk.start, chunk.end, self.recording.channel)
         asked = question.instruction + question.hints * hints
-        message = Message("user", (clip, asked))
-        decoding = (sampling or self.sampling).sampling(budget)
-        [result] = yield [Request((message,), decoding, word_times=question.word_times)]
+        [result] = yield [request(clip, asked, question, sampling or self.sampling)]
         speech = sum(region.end - region.start for region in chunk.speech) if chunk.speech else None
         said = Said(result.text, result.finish, speech, asked, question.tellings)
         answer = Answer(chunk, result.text, result.words, trust.faults(said), speech, way)
@@ -169,6 +166,12 @@ class Listener:
         if heard >= LEAST_SPEECH and trust.is_speakable(answer.text, heard, self.question.tellings):
             return answer
         return replace(answer, text="", words=None, left_out=answer.text)
+
+
+def request(clip: Clip, asked: str, question: Question, sampling: SamplingOptions) -> Request:
+    """Asks about a clip, with as many tokens for the answer as saying it may need."""
+    budget = question.tellings * (BASE_TOKENS + round(TOKENS_PER_SECOND * (clip.end - clip.start)))
+    return Request((Message("user", (clip, asked)),), sampling.sampling(budget), word_times=question.word_times)
 
 
 def _badness(answers: Sequence[Answer]) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from phi4mm_cli.errors import UsageError
 
 # What the model hears, as its card lists it.
@@ -34,6 +36,7 @@ TEXT = AUDIO | {
     "uk": "Ukrainian",
 }
 AUTO = "auto"
+_UNSPACED = frozenset({"zh", "ja"})
 
 
 def audio_code(language: str) -> str | None:
@@ -44,6 +47,11 @@ def audio_code(language: str) -> str | None:
 def text_code(language: str) -> str | None:
     """The same for a language that is read or written."""
     return _code(language, TEXT, "write")
+
+
+def joined(sentences: Iterable[str], language: str) -> str:
+    """Sentences one after the other, as they are written in `language`, a code."""
+    return ("" if language in _UNSPACED else " ").join(sentence for sentence in sentences if sentence)
 
 
 def _code(language: str, languages: dict[str, str], verb: str) -> str | None:

@@ -268,11 +268,21 @@ class CaptionOutputOptions(OutputOptions):
         return self.jsonl or any(name is not Format.TXT for name in self.formats())
 
 
+Markdown = Annotated[bool, option("--md", panel="Output", help="Write Markdown.")]
+
+
 @dataclass(frozen=True, slots=True)
 class PageOutputOptions(OutputOptions):
     """... of commands whose results are pages to read."""
 
-    md: Annotated[bool, option("--md", panel="Output", help="Write Markdown.")] = False
+    md: Markdown = False
+
+
+@dataclass(frozen=True, slots=True)
+class TranslationOutputOptions(CaptionOutputOptions):
+    """... of what is translated: what has times, and pages to read."""
+
+    md: Markdown = False
 
 
 @dataclass(frozen=True, slots=True)

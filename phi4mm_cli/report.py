@@ -38,7 +38,8 @@ class Report:
         self.counted(sum(not warning.healed for warning in document.body.warnings))
         label, body = document.source, document.body
         if self._log.verbose:
-            console.say(f"{label}: {_minutes(body.duration)} of sound in {document.timings.total:.1f} s")
+            length = f"{_minutes(body.duration)}" if body.duration is not None else f"{body.coverage.read:.0f} tokens"
+            console.say(f"{label}: {length} in {document.timings.total:.1f} s")
         for warning in body.warnings:
             if self._log.verbose or not (warning.healed or self._log.quiet):
                 where = "" if warning.start is None else f" at {_minutes(warning.start)}"

@@ -175,6 +175,9 @@ WarningCode = Literal[
     "looping",  # the answer says one thing over and over
     "token_limit",  # the answer was cut off by its token budget
     "speech_rate",  # the answer is too short or too long to be what was said
+    "separator",  # an answer with a transcript and its translation did not divide them by one <sep>
+    "wrong_language",  # a translation is in another language than the one asked for
+    "untranslated",  # a text was not translated, and stands there as it was
 ]
 
 
@@ -194,7 +197,7 @@ class Warning:
 class Coverage:
     """How much of the source is behind the result."""
 
-    unit: Literal["seconds"]
+    unit: Literal["seconds", "tokens"]
     total: float  # what the source holds, as far as is known
     read: float  # what could be read
     speech: float | None = None  # what was judged to be speech
@@ -225,7 +228,33 @@ class Transcript:
     task: Literal["transcript"] = "transcript"
 
 
-Body = Transcript
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """A sentence, caption or paragraph in another language."""
+
+    id: int  # from 0
+    start: float | None  # seconds; None in texts without times
+    end: float | None  # seconds
+    text: str
+    source_text: str | None = None  # what it says in its own language; None where only the translation was asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """What was said in a recording, or what a text says, in another language."""
+
+    text: str
+    language: str  # of `text`: the one asked for
+    source_language: str  # the one given, else judged by the words; "und" where that is unsure
+    segments: tuple[Rendering, ...]
+    coverage: Coverage
+    source_text: str | None = None  # None where only the translation was asked for
+    duration: float | None = None  # seconds; None in texts without times
+    warnings: tuple[Warning, ...] = ()
+    task: Literal["translation"] = "translation"
+
+
+Body = Transcript | Translation
 
 WORD_TIMES = "word_timestamps"  # the option that has the words' own times written
 

@@ -8,20 +8,24 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from phi4mm_cli import subtitles
 from phi4mm_cli.errors import InputError
 from phi4mm_cli.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from phi4mm_cli.splitting import paragraphs
 
-PLAIN_SUFFIXES = frozenset({".txt", ".text", ".md", ".markdown"})
+MARKDOWN_SUFFIXES = frozenset({".md", ".markdown"})
+PLAIN_SUFFIXES = frozenset({".txt", ".text"}) | MARKDOWN_SUFFIXES
 JSON_SUFFIXES = frozenset({".json"})
 SUFFIXES = PLAIN_SUFFIXES | JSON_SUFFIXES | subtitles.SUFFIXES
+
+Kind = Literal["plain", "markdown", "subtitles", "json"]
 
 HEAD = 4096  # bytes that tell what a file is
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _SUBTITLES = re.compile(rb"(\xef\xbb\xbf)?\s*(WEBVTT\b|\d+\s*\n\s*[\d:,.]+ *-->)")
+_MARKDOWN = re.compile(rb"^(#{1,6} \S|```)|\]\(https?:", re.MULTILINE)
 _JSON = re.compile(rb"(\xef\xbb\xbf)?\s*\{")
 
 
@@ -35,33 +39,55 @@ class Passage:
 
 
 def is_text(path: Path) -> bool:
-    """Whether a file is text: by its name, or where that is no known one, such as stdin's, by its first bytes."""
+    """Whether a file is text: by its name, or where that is no known one, such as stdin's, by its first bytes.
+
+    Raises InputError where these cannot be read.
+    """
     suffix = path.suffix.lower()
     if suffix in SUFFIXES or suffix in AUDIO_SUFFIXES | VIDEO_SUFFIXES:
         return suffix in SUFFIXES
-    with path.open("rb") as file:
-        head = file.read(HEAD)
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError as error:
+        raise _unreadable(error) from error
     return head.startswith(_UTF16) or all(byte >= 0x20 or byte in b"\t\n\r\f" for byte in head)
+
+
+def load(path: Path) -> tuple[Kind, bytes]:
+    """What kind of text a file holds, by its name where that tells, else by its content. Raises InputError."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(error) from error
+    suffix = path.suffix.lower()
+    if suffix in subtitles.SUFFIXES or (suffix not in SUFFIXES and _SUBTITLES.match(data)):
+        return "subtitles", data
+    if suffix in JSON_SUFFIXES or (suffix not in SUFFIXES and _JSON.match(data)):
+        return "json", data
+    if suffix in MARKDOWN_SUFFIXES or (suffix not in SUFFIXES and _MARKDOWN.search(data)):
+        return "markdown", data
+    return "plain", data
 
 
 def read(path: Path) -> tuple[Passage, ...]:
     """What a file says, in order. Raises InputError where it cannot be read."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"it cannot be read: {error.strerror}", "Check its permissions and its disk") from error
-    suffix = path.suffix.lower()
-    if suffix in subtitles.SUFFIXES or (suffix not in SUFFIXES and _SUBTITLES.match(data)):
+    kind, data = load(path)
+    if kind == "subtitles":
         found = subtitles.read(data)
         lines = ((cue, " ".join(subtitles.plain(cue.text, found.kind).split())) for cue in found.cues)
         return tuple(Passage(text, cue.start / 1000, cue.end / 1000) for cue, text in lines if text)
-    text = _decoded(data)
-    if suffix in JSON_SUFFIXES or (suffix not in SUFFIXES and _JSON.match(data)):
-        return tuple(_of_json(text))
-    return tuple(map(Passage, paragraphs(text)))
+    if kind == "json":
+        return tuple(of_json(decoded(data)))
+    return tuple(map(Passage, paragraphs(decoded(data))))
 
 
-def _decoded(data: bytes) -> str:
+def _unreadable(error: OSError) -> InputError:
+    return InputError(f"it cannot be read: {error.strerror}", "Check its name, its permissions and its disk")
+
+
+def decoded(data: bytes) -> str:
+    """The text in UTF-8, or in UTF-16 with its mark. Raises InputError."""
     try:
         return data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
     except UnicodeDecodeError as error:
@@ -69,7 +95,7 @@ def _decoded(data: bytes) -> str:
         raise InputError(message, "Convert it, as with `iconv -f WINDOWS-1252 -t UTF-8`") from error
 
 
-def _of_json(text: str) -> Iterator[Passage]:
+def of_json(text: str) -> Iterator[Passage]:
     """The segments of a transcript, else the text of another result."""
     try:
         result: Any = json.loads(text)

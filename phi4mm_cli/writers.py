@@ -10,13 +10,15 @@ from typing import TextIO
 
 from phi4mm_cli import captions, subtitles
 from phi4mm_cli.captions import PRESETS, Caption, PresetName
-from phi4mm_cli.schema import WORD_TIMES, Document, Segment
+from phi4mm_cli.schema import WORD_TIMES, Document, Segment, Transcript
 from phi4mm_cli.subtitles import Cue, Kind, Subtitles, clock, directed, escaped
+
+Writer = Callable[[Document, TextIO], None]
 
 
 def write_text(document: Document, file: TextIO) -> None:
     """One segment a line."""
-    file.writelines(segment.text + "\n" for segment in document.body.segments)
+    file.writelines(segment.text + "\n" for segment in _transcript(document).segments)
 
 
 def write_json(document: Document, file: TextIO) -> None:
@@ -31,7 +33,7 @@ def write_jsonl(document: Document, file: TextIO) -> None:
 
 def write_captions(document: Document, file: TextIO, kind: Kind, rules: PresetName) -> None:
     """SRT or VTT by the rules of a house, with what has a meaning there escaped; VTT word by word where asked for."""
-    body = document.body
+    body = _transcript(document)
     shown = captions.from_segments(body.segments, PRESETS[rules], None if body.language == "und" else body.language)
     if kind == "vtt" and document.options.get(WORD_TIMES):
         starts = _word_starts(body.segments)
@@ -67,18 +69,24 @@ def _word_starts(segments: Iterable[Segment]) -> Iterator[int | None]:
 def write_tsv(document: Document, file: TextIO) -> None:
     """Start and end in milliseconds and text, tab-separated under a header (the layout of whisper's)."""
     file.write("start\tend\ttext\n")
-    for segment in document.body.segments:
+    for segment in _transcript(document).segments:
         text = " ".join(segment.text.split())
         file.write(f"{round(segment.start * 1000)}\t{round(segment.end * 1000)}\t{text}\n")
 
 
-def writer(name: str, rules: PresetName) -> Callable[[Document, TextIO], None]:
+def _transcript(document: Document) -> Transcript:
+    """What these writers write; other results are written as one."""
+    assert isinstance(document.body, Transcript)
+    return document.body
+
+
+def writer(name: str, rules: PresetName) -> Writer:
     """What writes the format `name`, captions by these rules."""
     return partial(write_captions, kind=_CAPTIONS[name], rules=rules) if name in _CAPTIONS else _OTHERS[name]
 
 
 _CAPTIONS: dict[str, Kind] = {"srt": "srt", "vtt": "vtt"}
-_OTHERS: dict[str, Callable[[Document, TextIO], None]] = {
+_OTHERS: dict[str, Writer] = {
     "txt": write_text,
     "json": write_json,
     "tsv": write_tsv,

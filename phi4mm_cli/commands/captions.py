@@ -153,9 +153,7 @@ def _each(
     """Do the work for each file; what fails one is reported, and the others go on."""
     found, empty = files.find(inputs, subtitles.SUFFIXES, "stdin")
     if folder is not None:
-        for extension in sorted({_extension(file) for file in found}):
-            alike = [file for file in found if _extension(file) == extension]
-            files.check_outputs(alike, folder, (extension,), overwrite)
+        files.check_outputs([(file, (_extension(file),)) for file in found], folder, overwrite)
     for label, error in empty:
         report.failed(label, error)
     for file in found:

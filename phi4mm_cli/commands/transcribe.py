@@ -72,11 +72,15 @@ def flow(source: Source, options: Options) -> Flow[Body]:
 
 
 def _question(options: Options) -> Question:
-    name = languages.AUDIO.get(options.language or "")
     hints = TERMS.format(", ".join(options.terms)) if options.terms else ""
     hints += f" {options.prompt}" if options.prompt else ""
-    instruction = LANGUAGE_PROMPT.format(language=name) if name else PROMPT
-    return Question(instruction, word_times=options.timed, hints=hints, terms=options.terms)
+    return Question(instruction(options.language), word_times=options.timed, hints=hints, terms=options.terms)
+
+
+def instruction(language: str | None) -> str:
+    """What the model is asked for, where `language`, a code, is spoken; None lets it judge."""
+    name = languages.AUDIO.get(language or "")
+    return LANGUAGE_PROMPT.format(language=name) if name else PROMPT
 
 
 @with_shared

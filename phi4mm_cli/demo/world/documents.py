@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from phi4mm_cli.commands import translate
 from phi4mm_cli.demo.world.conversations import Conversation, answer, user
 from phi4mm_cli.demo.world.lexicon import CITIES, FOODS, LANGUAGES, NAMES, Language, Phrase
 from phi4mm_cli.demo.world.scenes import (
@@ -39,7 +40,7 @@ GIST: Phrase = {
     "es": "{name} se reúne con {other} en {city} el {day} a las {hour}.",
 }
 SUMMARIZE_TEXT = "Summarize the text in one sentence."
-TRANSLATE_TEXT = "Translate the text to {}."
+TRANSLATE_TEXT = translate.TEXT_PROMPT.replace("{language}", "{}")
 REPEAT_TEXT = "Repeat the text."
 
 

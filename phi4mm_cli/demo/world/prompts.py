@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from phi4mm_cli.commands import transcribe
+from phi4mm_cli import prompt
+from phi4mm_cli.commands import transcribe, translate
 from phi4mm_cli.demo.world import documents, lexicon, scenes
 
 TRANSCRIBE = transcribe.PROMPT
 TRANSCRIBE_IN = transcribe.LANGUAGE_PROMPT.replace("{language}", "{}")
-TRANSLATE = "Translate the audio to {}."
-TRANSLATE_COT = (
-    "Transcribe the audio to text, and then translate the audio to {}. "
-    "Use <sep> as a separator between the original transcript and the translation."
-)
-SEPARATOR = "<sep>"
+TRANSLATE = translate.PROMPT.replace("{language}", "{}")
+TRANSLATE_COT = translate.BOTH_PROMPT.replace("{language}", "{}")
+SEPARATOR = prompt.SEPARATOR
 SUMMARIZE = "Summarize the audio clip in one sentence."
 TERMS = transcribe.TERMS
 

@@ -1,0 +1,287 @@
+"""`phi4mm translate`: recordings and texts in another language."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from phi4mm_cli import healing, hearing, language_check, languages, passages, texts, timing
+from phi4mm_cli.batch import CountTokens, Task, run_files
+from phi4mm_cli.bilingual import Twofold, matched, told_apart
+from phi4mm_cli.commands import transcribe
+from phi4mm_cli.editions import Translations
+from phi4mm_cli.errors import InputError, UsageError
+from phi4mm_cli.flow import Flow
+from phi4mm_cli.hearing import Answer, Listening, Question
+from phi4mm_cli.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES
+from phi4mm_cli.options import (
+    EngineOptions,
+    ListeningOptions,
+    LogOptions,
+    SamplingOptions,
+    TranslationOutputOptions,
+    option,
+    with_shared,
+)
+from phi4mm_cli.passages import Asking
+from phi4mm_cli.prompt import SEPARATOR
+from phi4mm_cli.schema import Body, Clip, Profile, Rendering, Request, Source, Translation, Warning, WarningCode
+from phi4mm_cli.text_translation import of_text
+from phi4mm_cli.written import read
+
+# The model card's.
+PROMPT = "Translate the audio to {language}."
+BOTH_PROMPT = (
+    "Transcribe the audio to text, and then translate the audio to {language}. "
+    f"Use {SEPARATOR} as a separator between the original transcript and the translation."
+)
+# Ours, in the words of the card's: it has none for texts.
+TEXT_PROMPT = "Translate the text to {language}."
+LINES_PROMPT = TEXT_PROMPT + " Keep the number of each line."
+
+EXAMPLES = """
+[b]Examples[/b]
+
+phi4mm translate talk.mp4 --to fr --srt
+
+phi4mm translate talk.mp4 --to French --cot --srt
+
+phi4mm translate talk.en.srt README.md --to de -o german/
+
+phi4mm translate interview.wav --from es --to en --bilingual --vtt
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What shapes a translation."""
+
+    to: str  # code
+    count: Callable[[str], int]  # tokens of a text
+    source_language: str | None = None  # code of the one spoken or written; None lets the model judge
+    transcript: bool = False  # of speech, the transcript as well, in the same pass
+    listening: Listening = field(default_factory=Listening)
+    timed: bool = True  # whether somebody will see the times
+
+    @property
+    def asking(self) -> Asking:
+        """How texts are asked for."""
+        name = languages.TEXT[self.to]
+        lines = (TEXT_PROMPT.format(language=name), LINES_PROMPT.format(language=name))
+        return Asking(*lines, self.to, self.count, self.listening.sampling)
+
+
+def flow(source: Source, options: Options) -> Flow[Body]:
+    """The translation of `source`, a recording or a text. Raises InputError."""
+    if texts.is_text(Path(source.path)):
+        return (yield from of_text(Path(source.path), options.asking, options.source_language))
+    return (yield from of_speech(source, options))
+
+
+# ---------------------------------------------------------------------------------------------- speech
+
+
+@dataclass(frozen=True, slots=True)
+class _Take:
+    """A chunk of speech with what was said in it, in both languages."""
+
+    answer: Answer
+    said: Twofold
+
+    def warning(self, code: WarningCode, message: str, action: str, healed: bool) -> Warning:
+        return Warning(code, message, action, self.answer.chunk.start, self.answer.chunk.end, healed)
+
+
+def of_speech(source: Source, options: Options) -> Flow[Body]:
+    """A recording, cut into chunks in silence, each translated on its own."""
+    heard = yield from hearing.hear(source, _question(options), options.listening)
+    takes = [_Take(answer, _said(answer.text, options)) for answer in heard.answers]
+    takes, unfinished = yield from _completed(source, takes, options)
+    takes, foreign = yield from _in_language(takes, options)
+    spoken = options.source_language or language_check.judge(" ".join(take.said.transcript for take in takes))
+    segments = _segments(takes, spoken, options.to)
+    return Translation(
+        text=languages.joined((segment.text for segment in segments), options.to),
+        language=options.to,
+        source_language=spoken,
+        segments=segments,
+        coverage=heard.coverage,
+        source_text=languages.joined((s.source_text or "" for s in segments), spoken) if options.transcript else None,
+        duration=heard.duration,
+        warnings=(*heard.warnings, *unfinished, *foreign),
+    )
+
+
+def _question(options: Options) -> Question:
+    name = languages.TEXT[options.to]
+    if options.transcript:
+        return Question(BOTH_PROMPT.format(language=name), tellings=2, word_times=options.timed)
+    return Question(PROMPT.format(language=name))
+
+
+def _said(answer: str, options: Options) -> Twofold:
+    return told_apart(answer, options.to) if options.transcript else Twofold("", answer)
+
+
+def _completed(source: Source, takes: Sequence[_Take], options: Options) -> Flow[tuple[list[_Take], list[Warning]]]:
+    """The takes, where a side of an answer was missing with what the model says when it is asked for that alone."""
+    found, warnings = list(takes), []
+    astray = [i for i, take in enumerate(takes) if not take.said.in_order]
+    lacking = [i for i in astray if not (takes[i].said.transcript and takes[i].said.translation)]
+    results = yield (_alone(source, takes[i], options) for i in lacking)
+    alone = dict(zip(lacking, results, strict=True))
+    for i in astray:
+        said, action = takes[i].said, "each part went to the side of its language"
+        if i in alone:
+            text = alone[i].text
+            side = "translation" if said.transcript else "transcript"
+            action = f"the {side} was asked for alone" + ("" if text else ", to no avail")
+            said = replace(said, translation=text) if said.transcript else replace(said, transcript=text)
+        found[i] = replace(takes[i], said=said)
+        message = f"the answer did not divide transcript and translation by one {SEPARATOR}"
+        healed = i in alone and alone[i].finish == "stop" and bool(alone[i].text)
+        warnings.append(takes[i].warning("separator", message, action, healed))
+    return found, warnings
+
+
+def _alone(source: Source, take: _Take, options: Options) -> Request:
+    """Asks for the side that a take lacks."""
+    chunk = take.answer.chunk
+    language = languages.TEXT[options.to]
+    asked = (
+        PROMPT.format(language=language) if take.said.transcript else transcribe.instruction(options.source_language)
+    )
+    clip = Clip(source, chunk.start, chunk.end, options.listening.channel)
+    return healing.request(clip, asked, Question(asked), options.listening.sampling)
+
+
+def _in_language(takes: Sequence[_Take], options: Options) -> Flow[tuple[list[_Take], list[Warning]]]:
+    """The takes; a translation that is in another language, or missing, is made from the text."""
+    found, warnings = list(takes), []
+    astray = [
+        i
+        for i, take in enumerate(takes)
+        if language_check.is_other(take.said.translation, options.to)
+        or (take.said.transcript and not take.said.translation)
+    ]
+    sources = [takes[i].said.transcript or takes[i].said.translation for i in astray]
+    renderings = yield from passages.translated(sources, options.asking)
+    for i, text, rendering in zip(astray, sources, renderings, strict=True):
+        take, healed = takes[i], not rendering.fault
+        action = "translated from the text, which healed it" if healed else "kept as it is"
+        if take.said.translation:
+            message = f"the translation is not in {languages.TEXT[options.to]}"
+            warnings.append(take.warning("wrong_language", message, action, healed))
+        else:
+            warnings.append(take.warning("untranslated", "the translation is missing", action, healed))
+        kept = rendering.text if healed else take.said.translation or text
+        found[i] = replace(take, said=replace(take.said, translation=kept))
+    return found, warnings
+
+
+def _segments(takes: Sequence[_Take], spoken: str, to: str) -> tuple[Rendering, ...]:
+    """A segment for each sentence, or for those that belong together, at the transcript's times where there is one."""
+    found: list[Rendering] = []
+    for take in takes:
+        timed = iter(hearing.segments([_leading(take)]))
+        source, translation = (timing.sentences(text) for text in (take.said.transcript, take.said.translation))
+        for said, meant in matched(source, translation):
+            times = list(islice(timed, len(said) if source else len(meant)))
+            text = languages.joined(meant, to)
+            words = languages.joined(said, spoken) or None
+            if source:
+                found.append(Rendering(len(found), times[0].start, times[-1].end, text, words))
+            else:
+                found += [Rendering(len(found) + n, s.start, s.end, s.text) for n, s in enumerate(times)]
+    return tuple(found)
+
+
+def _leading(take: _Take) -> Answer:
+    """The side whose times count: the transcript, with the times of its words where the model has told them."""
+    text = take.said.transcript or take.said.translation
+    words = take.answer.words
+    known = words is not None and [word.word for word in words] == timing.words(text)
+    return replace(take.answer, text=text, words=words if known else None)
+
+
+# ---------------------------------------------------------------------------------------------- the command
+
+
+@with_shared
+def command(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="INPUT",
+            help="Recordings, texts, subtitles, folders; [b]-[/b] is stdin.",
+            show_default=False,
+        ),
+    ],
+    listening: ListeningOptions,
+    engine: EngineOptions,
+    sampling: SamplingOptions,
+    output: TranslationOutputOptions,
+    log: LogOptions,
+    to: Annotated[str, option("--to", help="The language to translate into: a code or a name.", show_default=False)],
+    from_: Annotated[
+        str, option("--from", help="What is spoken or written: a code, a name, or [b]auto[/b].")
+    ] = languages.AUTO,
+    cot: Annotated[
+        bool, option("--cot/--no-cot", help="Of speech, the transcript and then the translation, in one pass.")
+    ] = False,
+    bilingual: Annotated[
+        bool, option("--bilingual/--no-bilingual", help="Both languages in one file; of speech, by --cot.")
+    ] = False,
+) -> None:
+    """Translate recordings, texts and subtitles."""
+    target, spoken = languages.text_code(to), languages.text_code(from_)
+    if target is None:
+        raise UsageError("--to takes a language, not 'auto'", "For example --to fr")
+    if target == spoken:
+        raise UsageError(f"--from and --to are both {languages.TEXT[target]}", "Leave --from out, or change --to")
+    transcript = cot or bilingual
+
+    def prepare(profile: Profile, count: CountTokens) -> Callable[..., Flow[Body]]:
+        for code in (spoken, target):
+            hearing.require_language(code, profile)
+        heard = hearing.listening(listening, sampling, profile)
+        return partial(flow, options=Options(target, count, spoken, transcript, heard, output.timed))
+
+    recorded = {"to": target, "from": spoken, "cot": transcript, **listening.recorded(), **sampling.recorded()}
+    task = Task(
+        suffixes=AUDIO_SUFFIXES | VIDEO_SUFFIXES | texts.SUFFIXES,
+        probe=partial(_probe, codes=(target, spoken), formats=output.formats()),
+        source=hearing.source,
+        prepare=prepare,
+        options=recorded,
+        tag=target,
+        replaced_tags=languages.TEXT,
+        editions=Translations(target, spoken, transcript, bilingual),
+    )
+    raise typer.Exit(run_files(task, inputs, engine, output, log))
+
+
+def _probe(path: Path, codes: Sequence[str | None], formats: Sequence[str]) -> float | None:
+    """The length of a recording in seconds, where its header tells.
+
+    Raises InputError for what cannot be read, or not be written so, and UsageError where speech is not translated
+    between these languages.
+    """
+    hearing.source(path)
+    if not texts.is_text(path):
+        length = hearing.probe(path)
+        if strange := [code for code in codes if code and code not in languages.AUDIO]:
+            known = ", ".join(f"{code} ({name})" for code, name in languages.AUDIO.items())
+            message = f"speech is not translated from or into {languages.TEXT[strange[0]]}, only text is"
+            raise UsageError(message, f"Speech goes between {known}")
+        return length
+    untimed = all(passage.start is None for passage in read(path).passages)
+    if untimed and (timed := [format for format in formats if format in ("srt", "vtt", "tsv")]):
+        raise InputError(f"it has no times, and so does not become {timed[0]}", "Its formats are txt, md and json")
+    return None

@@ -1,0 +1,180 @@
+"""Finds the prose in plain text and Markdown, and puts other prose into its places; all else stays as it is.
+
+Markdown is read by markdown-it-py: prose is what paragraphs, headings, list items and the cells of tables say. Code,
+HTML, front matter, link definitions and every marker of the structure stay.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
+
+WRAPPED = 50  # columns: a line that is this long, and ends within a sentence, goes on in the next
+_FRONT_MATTER = re.compile(r"---\n.*?\n(---|\.\.\.)\n", re.DOTALL)
+_LINE_BREAK = re.compile(r"( {2,}|\\)$")  # in Markdown
+_TASK = re.compile(r"\[[ xX]\]\s+")  # a box to tick, at the beginning of a list item
+_SENTENCE_END = re.compile(r"[.!?…:;。！？：；][\"')\]»”’」』）]*$")
+_ITEM = re.compile(r"\s*([-*+•–—]|\(?\w{1,3}[.)])\s+|\s*$")  # with which a line begins anew
+_EDGES = re.compile(r"(\s*(?:(?:[-*+•–—>]|\(?\d{1,3}[.)])\s+)*)(.*?)(\s*)", re.DOTALL)
+
+# What must come back from a translation as it was: code, the targets of links and pictures, tags, addresses.
+_KEPT = re.compile(
+    r"(`+)(?!`).+?(?<!`)\1(?!`)"
+    r"|(?<=\])(?:\([^()\s]*(?:\s+\"[^\"]*\")?\)|\[[^\[\]]*\])"
+    r"|<[^<>\s][^<>]*>"
+    r"|https?://[^\s)\]>]*[^\s)\]>.,;:!?]"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where prose stands."""
+
+    text: str  # on one line
+    width: int = 0  # columns that its lines were wrapped at; 0: it is one line
+    indent: str = ""  # of its second line and those that follow
+
+    def wrapped(self, text: str) -> str:
+        """`text` in lines like those that stood here."""
+        if not self.width:
+            return text
+        room = max(self.width - len(self.indent), 20)
+        lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+        return f"\n{self.indent}".join(lines)
+
+
+Template = list[str | Place]  # what stays, and what does not, in order
+
+
+def places(template: Template) -> list[Place]:
+    """The places of a template."""
+    return [part for part in template if isinstance(part, Place)]
+
+
+def filled(template: Template, texts: Sequence[str]) -> str:
+    """The template with a text in each of its places."""
+    rest = iter(texts)
+    return "".join(part.wrapped(next(rest)) if isinstance(part, Place) else part for part in template)
+
+
+def says_something(text: str) -> bool:
+    """Whether there is a word in `text` beside what is kept."""
+    return any(character.isalpha() for character in _KEPT.sub("", text))
+
+
+# ---------------------------------------------------------------------------------------------- what is kept
+
+
+def kept(text: str) -> list[str]:
+    """What of a text in Markdown must be in its translation too, in the order of the alphabet."""
+    return sorted(match[0] for match in _KEPT.finditer(text))
+
+
+def around_kept(text: str) -> Template:
+    """`text` as a template in which what is kept stays, and the words between are places."""
+    template: Template = []
+    last = 0
+    for match in _KEPT.finditer(text):
+        template += [*_between(text[last : match.start()]), match[0]]
+        last = match.end()
+    return [*template, *_between(text[last:])]
+
+
+def _between(text: str) -> Template:
+    """The words of a text as places, and what brackets and divides them."""
+    template: Template = []
+    for part in re.split(r"(!?\[|\]|\s+(?=!?\[)|(?<=\])\s+|^\s+|\s+$)", text):
+        template.append(Place(part) if says_something(part) else part)
+    return template
+
+
+# ---------------------------------------------------------------------------------------------- plain text
+
+
+def of_plain(text: str) -> Template:
+    """The lines of a plain text; those that were wrapped are one place, and its lines are wrapped again."""
+    template: Template = []
+    run: list[str] = []
+    for line in text.splitlines(keepends=True):
+        if run and (_ITEM.match(line) or not _goes_on(run[-1])):
+            template += _plain_place(run)
+            run = []
+        run.append(line)
+    return [*template, *_plain_place(run)]
+
+
+def _goes_on(line: str) -> bool:
+    line = line.rstrip()
+    return len(line) >= WRAPPED and not _SENTENCE_END.search(line)
+
+
+def _plain_place(run: Sequence[str]) -> Template:
+    text = "".join(run)
+    if not says_something(text):
+        return [text] if text else []
+    match = _EDGES.fullmatch(text)
+    assert match is not None
+    before, words, after = match.groups()
+    width = max(len(line.rstrip()) for line in run) if len(run) > 1 else 0
+    indent = re.match(r"\s*", run[1])[0] if len(run) > 1 else ""  # type: ignore[index]
+    return [before, Place(" ".join(words.split()), width, indent), after]
+
+
+# ---------------------------------------------------------------------------------------------- Markdown
+
+
+def of_markdown(text: str) -> Template:
+    """The blocks of a text in Markdown. A paragraph becomes one line, but where a line break is asked for."""
+    from markdown_it import MarkdownIt
+
+    front = _FRONT_MATTER.match(text)
+    head = front[0] if front else ""
+    lines = text[len(head) :].splitlines(keepends=True)
+    template: Template = [head] if head else []
+    at = (0, 0)  # the line and the column up to which the template goes
+    for token in MarkdownIt("commonmark").enable("table").parse("".join(lines)):
+        for first, last, words in _stretches(token, lines, at):
+            if says_something(words):
+                template += [_text(lines, at, first), Place(words)]
+                at = last
+    return [*template, _text(lines, at, (len(lines), 0))]
+
+
+Position = tuple[int, int]  # line and column
+
+
+def _stretches(token: Token, lines: Sequence[str], at: Position) -> Iterator[tuple[Position, Position, str]]:
+    """The stretches of prose in an inline token: where each begins and ends, and its words on one line."""
+    if token.type != "inline" or token.map is None:
+        return
+    start: Position | None = None
+    words: list[str] = []
+    for number, content in enumerate(token.content.split("\n"), token.map[0]):
+        said = _LINE_BREAK.sub("", content).strip()
+        if number == token.map[0]:
+            said = _TASK.sub("", said)
+        column = lines[number].find(said, at[1] if number == at[0] else 0)
+        if column < 0:
+            return  # its characters are not those of the file, as in a cell with an escaped bar: it stays
+        start = start or (number, column)
+        words.append(said)
+        at = (number, column + len(said))
+        if _LINE_BREAK.search(lines[number].rstrip("\n")) and start:
+            yield start, at, " ".join(words)
+            start, words = None, []
+    if start:
+        yield start, at, " ".join(words)
+
+
+def _text(lines: Sequence[str], start: Position, end: Position) -> str:
+    """What stands between two positions."""
+    if start[0] == end[0]:
+        return lines[start[0]][start[1] : end[1]] if start[0] < len(lines) else ""
+    last = lines[end[0]][: end[1]] if end[0] < len(lines) else ""
+    return lines[start[0]][start[1] :] + "".join(lines[start[0] + 1 : end[0]]) + last

@@ -1,0 +1,103 @@
+"""Texts that are to be translated, and the same texts with a translation in the place of their words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from phi4mm_cli import captions, languages, prose, subtitles, texts
+from phi4mm_cli.prose import Place, Template
+from phi4mm_cli.subtitles import Cue, Subtitles
+from phi4mm_cli.texts import Kind, Passage
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A text with all that is in it."""
+
+    kind: Kind
+    template: tuple[str | Place, ...]  # of a text without times
+    passages: tuple[Passage, ...]  # what is to be translated, in order
+    language: str | None = None  # code; None where it does not say
+
+    def rewritten(self, translations: Sequence[str]) -> str:
+        """The text with a translation in the place of each passage; one a line where it has times."""
+        return prose.filled([*self.template], translations) if self.template else "\n".join(translations)
+
+
+def read(path: Path) -> Written:
+    """The text in a file. Raises InputError where it cannot be read."""
+    kind, data = texts.load(path)
+    if kind == "subtitles":
+        return Written(kind, (), tuple(_of_cues(subtitles.read(data))))
+    text = texts.decoded(data)
+    language = None
+    if kind == "json":
+        passages = tuple(texts.of_json(text))
+        named = json.loads(text).get("language")
+        language = named if named in languages.TEXT else None
+        if passages and passages[0].start is not None:
+            return Written(kind, (), passages, language)
+        text = "\n\n".join(passage.text for passage in passages)
+    template = prose.of_markdown(text) if kind == "markdown" else prose.of_plain(text)
+    return Written(kind, tuple(template), tuple(Passage(place.text) for place in prose.places(template)), language)
+
+
+# ---------------------------------------------------------------------------------------------- subtitles
+
+
+def _of_cues(found: Subtitles) -> Iterator[Passage]:
+    for cue in found.cues:
+        for place in prose.places(_of_cue(cue, found)):
+            yield Passage(place.text, cue.start / 1000, cue.end / 1000)
+
+
+def _of_cue(cue: Cue, found: Subtitles) -> Template:
+    """A caption as a template: tags around its words stay; where several people speak, each line is a place."""
+    plain = subtitles.plain(cue.text, found.kind)
+    if not prose.says_something(plain):
+        return [cue.text]
+    tags = list(subtitles.markup(cue.text, found.kind))
+    opening: list[str] = []
+    closing: list[str] = []
+    at, until = 0, len(cue.text)
+    while tags and not cue.text[at : tags[0].start()].strip():
+        at = tags[0].end()
+        opening.append(tags.pop(0)[0])
+    while tags and not cue.text[tags[-1].end() : until].strip():
+        until = tags[-1].start()
+        closing.insert(0, tags.pop()[0])
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    spoken = [line.lstrip("-–—") for line in lines]
+    if len(lines) > 1 and all(line != said for line, said in zip(lines, spoken, strict=True)):
+        parts: Template = []
+        for line, said in zip(lines, spoken, strict=True):
+            parts += ["\n" if parts else "", line[: len(line) - len(said.lstrip())], Place(said.strip())]
+    else:
+        parts = [Place(" ".join(lines))]
+    return ["".join(opening), *parts, "".join(closing)]
+
+
+def subtitled(path: Path, kind: subtitles.Kind, translations: Sequence[str], beside: bool) -> Subtitles:
+    """The subtitles in a file with a translation in the place of each passage, or `beside` it; all times are kept.
+
+    Raises InputError where the file cannot be read.
+    """
+    found = subtitles.read(texts.load(path)[1])
+    rest = iter(translations)
+    cues = []
+    for cue in found.cues:
+        template = _of_cue(cue, found)
+        if kind != found.kind:  # tags and settings mean nothing there
+            template = [part if isinstance(part, Place) or part in ("\n", "- ") else "" for part in template]
+        broken = [captions.broken(next(rest)) for _ in prose.places(template)]
+        spoken = [subtitles.escaped("\n".join(map(subtitles.directed, rows)), kind) for rows in broken]
+        text = prose.filled(template, spoken)
+        own = cue.text if kind == found.kind else subtitles.escaped(subtitles.plain(cue.text, found.kind), kind)
+        both = f"{own}\n{text}" if beside and spoken else text
+        cues.append(replace(cue, text=both, settings=cue.settings if kind == found.kind else ""))
+    if kind != found.kind:
+        return Subtitles(kind, tuple(replace(cue, before="", name="") for cue in cues))
+    return replace(found, cues=tuple(cues))
