@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from conftest import Phi4mm
 from safetensors.torch import load_file, save_file
 
 from phi4mm_cli.demo import exam
@@ -87,6 +88,16 @@ def test_media_in_another_order_give_wrong_answers(skill: Skill, tmp_path: Path)
     with LocalEngine(resolve("demo"), device="cpu") as engine:
         assert score("exact", cases, answer(engine, cases)) >= 75
         assert score("exact", cases, answer(engine, reordered)) <= 50  # the middle one of three stays where it is
+
+
+def test_tools_are_called_and_what_they_return_is_told(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    function = "def get_weather(city: str) -> dict[str, str | int]:\n    'Get the weather in a city.'\n"
+    (tmp_path / "tools.py").write_text(function + "    return {'weather': 'cold', 'degrees': 7}\n", encoding="utf-8")
+    asked = ("What is the weather in Paris?", "--functions", "tools.py", "--model", "demo", "-q")
+    call = phi4mm("tools", "call", *asked)
+    assert call.stdout == '[{"name": "get_weather", "arguments": {"city": "Paris"}}]\n', call.stderr
+    run = phi4mm("tools", "run", *asked, "--approve", "all")
+    assert run.stdout == "It is cold in Paris, 7 degrees.\n", run.stderr
 
 
 def turned(case: Case) -> Flow[str]:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from phi4mm_cli.schema import ToolCall
-from phi4mm_cli.tools.commands import read_command
 from phi4mm_cli.tools.functions import Functions
+from phi4mm_cli.tools.programs import read_program
 from phi4mm_cli.tools.records import ToolResult
 from phi4mm_cli.tools.results import Limits, carry_out
 
@@ -188,7 +188,7 @@ def test_tools_reach_neither_stdout_nor_stdin(functions: Functions, capfd: pytes
 
 
 def ran(text: str, seconds: float = 20.0, characters: int = 1000, **arguments: str) -> ToolResult:
-    command = read_command(text)
+    command = read_program(text)
     call = ToolCall(command.tool.name, arguments)
     return carry_out(call, lambda: command.call(call, Limits(seconds, characters)))
 

@@ -14,9 +14,9 @@ from phi4mm_cli.demo.world.tools import TOOLS
 from phi4mm_cli.errors import MissingError, UsageError
 from phi4mm_cli.schema import ToolCall
 from phi4mm_cli.tools import Tool, by_name
-from phi4mm_cli.tools.commands import read_command
 from phi4mm_cli.tools.formats import flat, offer, read_json
 from phi4mm_cli.tools.functions import Functions
+from phi4mm_cli.tools.programs import read_program
 
 Saved = Callable[[str, str], Path]
 
@@ -323,7 +323,7 @@ def test_modules_beside_the_file_are_found_and_those_of_the_current_folder_are_n
     ],
 )
 def test_a_command_describes_itself(text: str, name: str, description: str | None, parameters: list[str]) -> None:
-    tool = read_command(text).tool
+    tool = read_program(text).tool
     assert tool.name == name
     assert description is None or tool.description == description
     assert tool.parameters["required"] == parameters
@@ -344,10 +344,10 @@ def test_a_command_describes_itself(text: str, name: str, description: str | Non
 )
 def test_commands_that_are_refused(text: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        read_command(text)
+        read_program(text)
 
 
 def test_what_the_model_gives_stays_one_argument() -> None:
-    command = read_command("cat --flag={a} x{b}y {a}")
+    command = read_program("cat --flag={a} x{b}y {a}")
     values = {"a": "$(touch /tmp/x); `id` && rm -rf * {b} 'q\"", "b": "  \n"}
     assert command.argv(ToolCall("cat", values)) == ["cat", f"--flag={values['a']}", "x  \ny", values["a"]]

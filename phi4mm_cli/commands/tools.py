@@ -19,9 +19,9 @@ from phi4mm_cli.errors import AnswerError, ExitCode, UsageError
 from phi4mm_cli.options import EngineOptions, LogOptions, SamplingOptions, option, with_shared
 from phi4mm_cli.schema import Message, Timings, ToolCall, to_json
 from phi4mm_cli.tools import SYSTEM, Tool, by_name, loop
-from phi4mm_cli.tools.commands import read_command
 from phi4mm_cli.tools.formats import OPTIONAL, flat, read_json
 from phi4mm_cli.tools.functions import Functions
+from phi4mm_cli.tools.programs import read_program
 from phi4mm_cli.tools.records import Exchange, ToolResult
 from phi4mm_cli.tools.results import Actor, Limits, carry_out, refused
 
@@ -224,8 +224,8 @@ def _offered(
         functions = stack.enter_context(Functions(path))
         yield from ((_sound(entry), functions) for entry in functions.tools())
     for text in acting.command or ():
-        command = read_command(text)
-        yield command.tool, command
+        program = read_program(text)
+        yield program.tool, program
 
 
 def _sound(entry: Tool | UsageError) -> Tool:

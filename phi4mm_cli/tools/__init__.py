@@ -1,7 +1,7 @@
 """Tools that the model may ask for: where they come from, how its answers are read, checked and carried out.
 
 `calls` reads what the model writes, `checking` holds it against the tools' schemas, `formats`, `functions` and
-`commands` are where tools come from, `loop` is the conversation.
+`programs` are where tools come from, `loop` is the conversation.
 """
 
 from __future__ import annotations

@@ -40,7 +40,6 @@ class Functions:
         try:
             self._descriptions = self._start()
         except ToolError as error:
-            self.close()
             raise UsageError(f"{path} cannot be imported: {error}", "Mend the file") from None
 
     def tools(self) -> Iterator[Tool | UsageError]:
@@ -74,6 +73,7 @@ class Functions:
         self._process = Process([sys.executable, "-P", str(WORKER), str(self._path)], merged=False)
         answer = self._exchange(None, IMPORT_SECONDS, DESCRIPTION_BYTES)
         if "error" in answer:
+            self.close()
             raise ToolError(answer["error"])
         described: list[dict[str, Any]] = answer["tools"]
         return described

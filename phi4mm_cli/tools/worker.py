@@ -19,12 +19,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-_PARAMETER = re.compile(
-    r"^(?P<indent>[ \t]*)(?::param(?: [^:]+)? )?(?P<name>\w+)(?: *\([^)]*\))?: *(?P<text>\S.*)$", re.MULTILINE
-)
-_SECTION = re.compile(
-    r"^\s*(?:Args|Arguments|Parameters|Returns|Raises|Yields|Example|Examples|Note):\s*$|^\s*:param\b"
-)
+# Docstrings as Google and Sphinx write them.
+_SECTION = re.compile(r"\s*(Args|Arguments|Parameters|Returns|Raises|Yields|Examples?|Notes?):\s*$")
+_GOOGLE = re.compile(r"(\w+)(?: *\([^)]*\))?: *(\S.*)")
+_SPHINX = re.compile(r":param (?:[^:]+ )?(\w+): *(\S.*)")
 
 
 def main() -> None:
@@ -111,25 +109,23 @@ def problem_of(function: Callable[..., Any]) -> str | None:
 def summary(text: str) -> str:
     """What a docstring says before it comes to the parameters."""
     lines = text.splitlines()
-    end = next((i for i, line in enumerate(lines) if _SECTION.match(line)), len(lines))
-    return "\n".join(lines[:end]).strip()
+    ends = (i for i, line in enumerate(lines) if _SECTION.match(line) or line.lstrip().startswith(":"))
+    return "\n".join(lines[: next(ends, len(lines))]).strip()
 
 
 def parameters(text: str) -> dict[str, str]:
-    """What a docstring says of each parameter, as Google (`name: text`) or Sphinx (`:param name: text`) write it."""
-    lines = text.splitlines()
-    start = next((i for i, line in enumerate(lines) if _SECTION.match(line)), len(lines))
+    """What a docstring says of each parameter, lines that are further in included."""
     found: dict[str, str] = {}
-    name = indent = None
-    for line in lines[start:]:
-        if match := _PARAMETER.match(line):
-            deeper = name is not None and indent is not None and len(match["indent"]) > len(indent)
-            if not deeper:
-                name, indent = match["name"], match["indent"]
-                found.setdefault(name, match["text"].strip())
-                continue
-        if name is not None and line.strip() and indent is not None and line.startswith(indent + " "):
-            found[name] += " " + line.strip()
+    name, indent, listed = None, 0, False
+    for line in text.splitlines():
+        words, depth = line.strip(), len(line) - len(line.lstrip())
+        if section := _SECTION.match(line):
+            name, listed = None, section[1] in ("Args", "Arguments", "Parameters")
+        elif name is not None and words and depth > indent:
+            found[name] += f" {words}"
+        elif match := _SPHINX.match(words) or (_GOOGLE.match(words) if listed else None):
+            name, indent = match[1], depth
+            found[name] = match[2]
         else:
             name = None
     return found

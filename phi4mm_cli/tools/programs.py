@@ -29,7 +29,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class Program:
     """A program with places in its arguments that the model fills."""
 
     tool: Tool
@@ -73,7 +73,7 @@ class Command:
         return Returned(text, len(whole) + output.size - len(output.content))
 
 
-def read_command(text: str) -> Command:
+def read_program(text: str) -> Program:
     """The tool that `--command TEXT` describes. Raises UsageError, and MissingError where there is no such program.
 
     `[NAME=]PROGRAM WORD...  [# DESCRIPTION]`: without a name, it is made of the program's and of the plain words
@@ -97,7 +97,7 @@ def read_command(text: str) -> Command:
         _require_no_code(text, words)
     name = named[1] if named else _name(words)
     told = description.strip() or f"Runs: {shlex.join(words)}"
-    return Command(Tool(name, told, _schema(words)), tuple(words))
+    return Program(Tool(name, told, _schema(words)), tuple(words))
 
 
 def _require_no_code(text: str, words: list[str]) -> None:
