@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TextIO
 
@@ -12,16 +13,17 @@ from phi4mm_cli import console, files, writers
 from phi4mm_cli.captions.presets import PresetName
 from phi4mm_cli.engines import Engine
 from phi4mm_cli.errors import ExitCode, InputError, UsageError
-from phi4mm_cli.files import Input
+from phi4mm_cli.files import Input, Work
 from phi4mm_cli.flow import Flow, Job, Outcome, run
 from phi4mm_cli.options import CaptionOutputOptions, EngineOptions, LogOptions, OutputOptions
 from phi4mm_cli.report import Live, Loading, Report, SegmentsOf, display
-from phi4mm_cli.schema import Body, Document, Profile, Source, Timings
+from phi4mm_cli.schema import Body, Document, Profile, Source, Summary, Timings
 
 STDOUT = Path("-")
+STDIN_NAME, TOGETHER_NAME = "stdin", "together"  # of results that no single file lends its name to
 
 CountTokens = Callable[[str], int]  # of a text; safe in any thread
-Prepare = Callable[[Profile, CountTokens], Callable[[Source], Flow[Body]]]
+Prepare = Callable[[Profile, CountTokens], Callable[..., Flow[Body]]]  # which is called with the sources of the work
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,40 +90,54 @@ class Plan:
 
 
 def run_files(
-    task: Task, paths: Sequence[Path], engine: EngineOptions, output: OutputOptions, log: LogOptions
+    task: Task,
+    paths: Sequence[Path],
+    engine: EngineOptions,
+    output: OutputOptions,
+    log: LogOptions,
+    together: bool = False,
 ) -> ExitCode:
     """Run `task` over the files that `paths` name, write their results, and say how the run ended.
+
+    Each file has a result of its own, or `together` they have one, to which none of them may be lacking.
 
     What can be known is checked before the model is loaded. Raises UsageError and MissingError for what stops the run
     as a whole; what stops one input is reported, and the others go on.
     """
     loading = Loading(log)
-    inputs, empty = files.find(paths, task.suffixes, output.name, task.tag, task.replaced_tags)
-    plan = _plan(paths, output)
+    inputs, empty = files.find(paths, task.suffixes, output.name or STDIN_NAME, task.tag, task.replaced_tags)
+    plan = _plan(paths, output, together)
     editions = task.editions or OneEach(task.tag)
     if plan.folder is not None:
-        claims = [(file, editions.names(file.path, plan.formats)) for file in inputs]
+        claims = [(work, editions.names(work.path, plan.formats)) for work in _works(inputs, output, together)]
         files.check_outputs(claims, plan.folder, output.overwrite)
     report = Report(output.strict, log)
     for label, error in empty:
         report.failed(label, error)
     with ExitStack() as stack:
         lengths = dict(_probed(task, stack.enter_context(files.stdin_spooled(inputs)), report))
-        if lengths:
+        complete = len(lengths) == len(inputs) and not empty
+        if lengths and (complete or not together):
             stdout = stack.enter_context(console.results())
             opened = stack.enter_context(engine.open(loading))
             if opened.profile.notice and not log.quiet:
                 console.say(opened.profile.notice)
-            live = _live(task, plan, stdout) if len(lengths) == 1 else None
+            works = _works([*lengths], output, together)
+            live = _live(task, plan, stdout) if len(works) == 1 else None
             writer = _Writer(task, editions, opened, plan, stdout, report, live)
-            owners = {str(file.path): file for file in lengths}  # labels need not be unique: names may not be UTF-8
-            named = {str(file.path): length for file, length in lengths.items()}
-            with display(named, next(iter(lengths)).label, log.quiet, live) as bar:
+            owners = {str(work.path): work for work in works}
+            named = {key: _total(lengths[file] for file in work.inputs) for key, work in owners.items()}
+            with display(named, next(iter(owners.values())).label, log.quiet, live) as bar:
                 loading.bar = bar
                 flow = task.prepare(opened.profile, opened.count_tokens)
-                jobs = (Job(name, lambda file=file: flow(task.source(file.path))) for name, file in owners.items())  # type: ignore[misc]
+
+                def start(work: Work) -> Flow[Body]:
+                    return flow(*(task.source(file.path) for file in work.inputs))
+
+                jobs = (Job(key, partial(start, work)) for key, work in owners.items())
                 for outcome in run(jobs, opened, on_result=bar.advance, on_part=bar.part):
-                    writer.take(owners[outcome.job.name], outcome)
+                    with bar.aside(stdout):
+                        writer.take(owners[outcome.job.name], outcome)
                     bar.finish(outcome.job)
     return report.end()
 
@@ -134,10 +150,26 @@ def _live(task: Task, plan: Plan, stdout: TextIO) -> Live | None:
     return Live(task.segments, stdout if is_read else None)
 
 
-def _plan(paths: Sequence[Path], output: OutputOptions) -> Plan:
+def _works(inputs: Sequence[Input], output: OutputOptions, together: bool) -> list[Work]:
+    if together and inputs:
+        name = output.name or TOGETHER_NAME
+        return [Work(tuple(inputs), name, Path(name))]
+    return [Work((file,), file.label, file.stem) for file in inputs]
+
+
+def _total(lengths: Iterable[float | None]) -> float | None:
+    total = 0.0
+    for length in lengths:
+        if length is None:
+            return None
+        total += length
+    return total
+
+
+def _plan(paths: Sequence[Path], output: OutputOptions, together: bool) -> Plan:
     formats: tuple[str, ...] = output.formats()
     rules = output.captions if isinstance(output, CaptionOutputOptions) else PresetName.PLAIN
-    single = len(paths) == 1 and not paths[0].is_dir()
+    single = together or (len(paths) == 1 and not paths[0].is_dir())
     if output.jsonl:
         if formats or output.output_dir not in (None, STDOUT):
             raise UsageError("--jsonl writes to stdout and goes with no other format or folder")
@@ -171,33 +203,34 @@ class _Writer:
     report: Report
     live: Live | None
 
-    def take(self, file: Input, outcome: Outcome[Body]) -> None:
+    def take(self, work: Work, outcome: Outcome[Body]) -> None:
         if outcome.error is not None:
-            self.report.failed(file.label, outcome.error)
+            self.report.failed(work.label, outcome.error)
             return
         assert outcome.value is not None
         document = Document(
-            source=file.label,
+            source=work.label,
             model=self.engine.info,
             options=self.task.options,
             timings=Timings(outcome.seconds),
             usage=outcome.usage,
             body=outcome.value,
+            sources=tuple(file.label for file in work.inputs) if len(work.inputs) > 1 else None,
         )
         try:
-            self._write(file, document)
+            self._write(work, document)
         except InputError as error:
-            self.report.failed(file.label, error)
+            self.report.failed(work.label, error)
         else:
             self.report.done(document)
 
-    def _write(self, file: Input, document: Document) -> None:
+    def _write(self, work: Work, document: Document) -> None:
         plan = self.plan
-        for edition in self.editions.of(file.path, document, plan.formats, plan.captions, plan.folder is None):
-            if plan.folder is None:
-                if self.live is None or self.live.text is None:
-                    edition.write(document, self.stdout)
-                    self.stdout.flush()
-            else:
-                target = files.target_of(file, plan.folder, edition.name)
+        for edition in self.editions.of(work.path, document, plan.formats, plan.captions, plan.folder is None):
+            if plan.folder is not None:
+                target = files.target_of(work, plan.folder, edition.name)
                 files.write(target, lambda stream, edition=edition: edition.write(document, stream))  # type: ignore[misc]
+            elif self.live is None or self.live.text is None:
+                drawn = edition.format == "txt" and isinstance(document.body, Summary) and self.stdout.isatty()
+                (writers.write_for_people if drawn else edition.write)(document, self.stdout)
+                self.stdout.flush()

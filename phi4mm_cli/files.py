@@ -27,6 +27,25 @@ class Input:
     label: str  # what messages and results call it
     stem: Path  # its outputs' name without extension, relative to the output folder
 
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """Itself: alone it is a work."""
+        return (self,)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one result is made of: an input, or several together."""
+
+    inputs: tuple[Input, ...]
+    label: str
+    stem: Path
+
+    @property
+    def path(self) -> Path:
+        """Of its first input. Tells it from other work; labels need not, for names may not be UTF-8."""
+        return self.inputs[0].path
+
 
 def find(
     paths: Sequence[Path],
@@ -88,20 +107,20 @@ def stdin_spooled(inputs: Sequence[Input]) -> Iterator[list[Input]]:
         yield [Input(held, file.label, file.stem) if file.path == STDIN else file for file in inputs]
 
 
-def check_outputs(claims: Sequence[tuple[Input, Sequence[str]]], folder: Path, overwrite: bool) -> None:
+def check_outputs(claims: Sequence[tuple[Input | Work, Sequence[str]]], folder: Path, overwrite: bool) -> None:
     """Raise UsageError where two inputs claim one output, an output is an input or may not be written."""
-    claimed: dict[Path, Input] = {}
-    sources = {file.path.resolve() for file, _ in claims}
+    claimed: dict[Path, Input | Work] = {}
+    sources = {file.path.resolve() for work, _ in claims for file in work.inputs}
     folders = set()
-    for file, extensions in claims:
+    for work, extensions in claims:
         for extension in extensions:
-            target = target_of(file, folder, extension)
-            if target in claimed and claimed[target] is not file:
+            target = target_of(work, folder, extension)
+            if target in claimed and claimed[target] is not work:
                 raise UsageError(
-                    f"{claimed[target].label} and {file.label} would both write {_label(target)}",
+                    f"{claimed[target].label} and {work.label} would both write {_label(target)}",
                     "Rename one, or give them different output folders with -o",
                 )
-            claimed[target] = file
+            claimed[target] = work
             if target.resolve() in sources:
                 raise UsageError(f"{_label(target)} is an input; it is not overwritten", "Give another folder with -o")
             if not overwrite and target.exists():
@@ -111,9 +130,9 @@ def check_outputs(claims: Sequence[tuple[Input, Sequence[str]]], folder: Path, o
         _check_writable(where)
 
 
-def target_of(file: Input, folder: Path, extension: str) -> Path:
-    """Where the output of `file` in one format is written."""
-    return folder / file.stem.with_name(f"{file.stem.name}.{extension}")
+def target_of(work: Input | Work, folder: Path, extension: str) -> Path:
+    """Where the result of `work` in one format is written."""
+    return folder / work.stem.with_name(f"{work.stem.name}.{extension}")
 
 
 def _check_writable(folder: Path) -> None:

@@ -79,7 +79,7 @@ def hear(source: Source, question: Question, how: Listening) -> Flow[Hearing]:
             yield gather
         heard.append(recording)
         answers += (answer for healed in gather.values for answer in healed.answers)
-        warnings += _input_warnings(recording)
+        warnings += input_warnings(recording)
         warnings += (warning for healed in gather.values for warning in healed.warnings)
     last = heard[-1]
     duration = last.end if how.spans[-1][1] == math.inf else max(last.end, last.expected_seconds or 0.0)
@@ -114,7 +114,7 @@ def _timed(answer: Answer) -> list[Word]:
 
 def _coverage(recordings: Sequence[Recording], answers: Sequence[Answer], how: Listening) -> Coverage:
     read = sum(recording.seconds for recording in recordings)
-    total = sum(_wanted(recording, end) for recording, (_, end) in zip(recordings, how.spans, strict=True))
+    total = sum(wanted(recording, end) for recording, (_, end) in zip(recordings, how.spans, strict=True))
     if not how.vad:
         return Coverage("seconds", total, read)
     heard = sum(answer.speech or 0.0 for answer in answers)
@@ -122,12 +122,13 @@ def _coverage(recordings: Sequence[Recording], answers: Sequence[Answer], how: L
     return Coverage("seconds", total, read, heard, trusted)
 
 
-def _wanted(recording: Recording, end: float) -> float:
+def wanted(recording: Recording, end: float) -> float:
     """Seconds up to `end` that the recording holds, as far as is known."""
     return max(recording.seconds, min(recording.expected_seconds or 0.0, end) - recording.start)
 
 
-def _input_warnings(recording: Recording) -> Iterator[Warning]:
+def input_warnings(recording: Recording) -> Iterator[Warning]:
+    """What is wrong with a recording that has been decoded to its end."""
     if recording.truncated:
         yield Warning("truncated_input", recording.truncated, "what could be read was used", start=recording.end)
 

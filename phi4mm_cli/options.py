@@ -223,9 +223,10 @@ class OutputOptions:
         False
     )
     jsonl: Annotated[bool, option("--jsonl", panel="Output", help="One line of JSON an input, on stdout.")] = False
-    name: Annotated[str, option("--name", panel="Output", help="What the output of [b]-[/b] (stdin) is called.")] = (
-        "stdin"
-    )
+    name: Annotated[
+        str | None,
+        option("--name", panel="Output", help="What the output is called that no file lends its name to, as of stdin."),
+    ] = None
     overwrite: Annotated[
         bool, option("--overwrite/--no-overwrite", panel="Output", help="Replace outputs that exist, or refuse.")
     ] = True

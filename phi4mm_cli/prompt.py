@@ -27,6 +27,8 @@ class Marker:
     token: str
 
 
+AUDIO_TOKENS_PER_SECOND = 12.5
+
 Piece = Marker | str | Clip | Picture
 
 _CALL_MARKERS = re.compile(f"({re.escape(TOOL_CALL)}|{re.escape(TOOL_CALL_END)})")

@@ -14,6 +14,8 @@ from phi4mm_cli.errors import ExitCode, MemoryExhaustedError, Phi4Error
 from phi4mm_cli.flow import Job
 from phi4mm_cli.options import LogOptions
 from phi4mm_cli.schema import Document, Request, Result, Segment
+from phi4mm_cli.timing import clock
+from phi4mm_cli.writers import read_of
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -38,11 +40,12 @@ class Report:
         self.counted(sum(not warning.healed for warning in document.body.warnings))
         label, body = document.source, document.body
         if self._log.verbose:
-            length = f"{_minutes(body.duration)}" if body.duration is not None else f"{body.coverage.read:.0f} tokens"
-            console.say(f"{label}: {length} in {document.timings.total:.1f} s")
+            usage, seconds = document.usage, document.timings.total
+            cost = f"{usage.calls} calls, {usage.prompt_tokens} + {usage.completion_tokens} tokens"
+            console.say(f"{label}: {read_of(body)} in {seconds:.1f} s, {cost}")
         for warning in body.warnings:
             if self._log.verbose or not (warning.healed or self._log.quiet):
-                where = "" if warning.start is None else f" at {_minutes(warning.start)}"
+                where = "" if warning.start is None else f" at {clock(warning.start)}"
                 console.say(f"{label}{where}: {warning.message}; {warning.action}", "warning")
 
     def counted(self, warnings: int) -> None:
@@ -132,6 +135,7 @@ class Display:
         self._lengths = lengths
         self._first = first
         self._reached = dict.fromkeys(lengths, 0.0)  # seconds of each input that have been through the model
+        self._answers = 0
         self._finished = 0
         self._began = time.monotonic()
         if progress is not None:
@@ -153,6 +157,7 @@ class Display:
         """A request of `job` has been answered."""
         reached = max((clip.end for clip in request.clips), default=0.0)
         self._reached[job.name] = max(self._reached[job.name], reached)
+        self._answers += 1
         self._show()
 
     def part(self, _: Job[Any], part: Any) -> None:
@@ -165,8 +170,18 @@ class Display:
                 self._live.text.write(segment.text + "\n")
                 self._live.text.flush()
             elif self._progress is not None:
-                line = f"{_minutes(segment.start):>7}  {segment.text}"
+                line = f"{clock(segment.start):>7}  {segment.text}"
                 self._progress.console.print(line, markup=False, highlight=False)
+
+    @contextmanager
+    def aside(self, stdout: TextIO) -> Iterator[None]:
+        """Take the bar away while something is written to `stdout`, where that is a terminal too."""
+        if self._progress is None or not stdout.isatty():
+            yield
+            return
+        self._progress.stop()
+        yield
+        self._progress.start()
 
     def _stop(self) -> None:
         if self._progress is not None:
@@ -184,9 +199,8 @@ class Display:
             return
         reached = sum(self._reached.values())
         speed = reached / (time.monotonic() - self._began)
-        self._progress.update(
-            self._bar, description=self._title(), completed=reached, state=f"{_minutes(reached)} heard, {speed:.0f}x"
-        )
+        state = f"{clock(reached)} heard, {speed:.0f}x" if reached else f"{self._answers} answers"
+        self._progress.update(self._bar, description=self._title(), completed=reached, state=state)
 
     def _title(self) -> str:
         if len(self._lengths) == 1:
@@ -220,9 +234,3 @@ def bytes_bar(title: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(
             bar, total=total, completed=done, state=f"{done / 1e9:.1f} of {total / 1e9:.1f} GB"
         )
-
-
-def _minutes(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

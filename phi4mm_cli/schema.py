@@ -178,6 +178,9 @@ WarningCode = Literal[
     "separator",  # an answer with a transcript and its translation did not divide them by one <sep>
     "wrong_language",  # a translation is in another language than the one asked for
     "untranslated",  # a text was not translated, and stands there as it was
+    "nothing_to_summarize",  # nobody speaks in the recording, or the text is empty
+    "empty_answer",  # the model wrote nothing about what it was given
+    "unsupported_point",  # a summary says what cannot be found in its source
 ]
 
 
@@ -254,7 +257,47 @@ class Translation:
     task: Literal["translation"] = "translation"
 
 
-Body = Transcript | Translation
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A statement of a summary, with what supports it; or a chapter, from its start to its end."""
+
+    text: str
+    start: float | None = None  # seconds
+    end: float | None = None  # seconds
+    source: str | None = None  # the name of the input it is from, where there are several
+    quote: str | None = None  # the source's own words
+    unsupported: bool = False  # nothing in the source was found to support it
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryPart:
+    """As much of the source as the model read in one request."""
+
+    tokens: int  # of the sound or text in it, without the instruction
+    start: float | None = None  # seconds; None in what has no times
+    end: float | None = None  # seconds
+    source: str | None = None  # the name of the input it is from, where there are several
+    text: str | None = None  # its own summary, where there are several to be merged
+
+
+SummaryStyle = Literal["paragraph", "bullets", "minutes", "chapters", "prompt"]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a recording or a text comes down to."""
+
+    text: str  # Markdown, but for chapters: a time and a title a line
+    style: SummaryStyle
+    language: str  # ISO 639-1 code; "und" where it was not given
+    points: tuple[Point, ...]  # of chapters, and of what was to be grounded
+    parts: tuple[SummaryPart, ...]
+    coverage: Coverage
+    warnings: tuple[Warning, ...] = ()
+    task: Literal["summary"] = "summary"
+
+
+Body = Transcript | Translation | Summary
 
 WORD_TIMES = "word_timestamps"  # the option that has the words' own times written
 
@@ -285,10 +328,12 @@ class Document:
     timings: Timings
     usage: Usage
     body: Body
+    sources: tuple[str, ...] | None = None  # the inputs, where the result is of several
 
     def to_json(self) -> dict[str, Any]:
         """One flat JSON object: the envelope, then the body of the task."""
-        envelope = {f.name: to_json(getattr(self, f.name)) for f in fields(self) if f.name != "body"}
+        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "body"}
+        envelope = {name: to_json(part) for name, part in parts.items() if part is not None}
         body = to_json(self.body)
         if not self.options.get(WORD_TIMES):
             for segment in body.get("segments", ()):

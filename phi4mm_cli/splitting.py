@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, pairwise
 
 from phi4mm_cli import timing
 
@@ -24,18 +25,16 @@ def paragraphs(text: str) -> list[str]:
 def pieces(text: str, count: Callable[[str], int], most: int) -> Iterator[str]:
     """`text` in pieces that are at most `most` tokens long, by `count`.
 
-    A text that is short enough stays whole; a longer one is cut into its sentences, a longer sentence between words
+    A text that is short enough stays whole; a longer one is cut between sentences, a longer sentence between words
     near its middle, and what has none of these, anywhere.
     """
     if count(text) <= most:
         yield text
         return
-    sentences = timing.sentences(text)
-    for sentence in sentences:
-        if len(sentences) > 1:
-            yield from pieces(sentence, count, most)
-        else:
-            yield from _halves(sentence, count, most)
+    found = [piece for sentence in timing.sentences(text) for piece in _halves(sentence, count, most)]
+    # One more for the space between two sentences.
+    ends = [*accumulate((count(piece) + 1 for piece in found), initial=0)]
+    yield from (" ".join(found[run]) for run in packed([*pairwise(ends)], most))
 
 
 def _halves(text: str, count: Callable[[str], int], most: int) -> Iterator[str]:

@@ -41,6 +41,13 @@ def _cut(text: str) -> list[str]:
     return [*pieces, text[start:]]
 
 
+def clock(seconds: float) -> str:
+    """A time as people write it: 1:05, 1:02:03."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def words(text: str) -> list[str]:
     """The words of `text` with their punctuation; where a script has no spaces, each of its characters is one."""
     return [word for sentence in sentences(text) for word in _WORD.findall(sentence)]

@@ -8,17 +8,43 @@ from functools import partial
 from itertools import repeat
 from typing import TextIO
 
-from phi4mm_cli import captions, subtitles
+from phi4mm_cli import captions, subtitles, timing
 from phi4mm_cli.captions import PRESETS, Caption, PresetName
-from phi4mm_cli.schema import WORD_TIMES, Document, Segment, Transcript
+from phi4mm_cli.schema import WORD_TIMES, Body, Document, Segment, Summary, Transcript
 from phi4mm_cli.subtitles import Cue, Kind, Subtitles, clock, directed, escaped
 
 Writer = Callable[[Document, TextIO], None]
 
 
 def write_text(document: Document, file: TextIO) -> None:
-    """One segment a line."""
-    file.writelines(segment.text + "\n" for segment in _transcript(document).segments)
+    """What is said, a segment a line; of a summary, its text."""
+    body = document.body
+    if isinstance(body, Summary):
+        file.writelines(line + "\n" for line in body.text.splitlines())
+    else:
+        file.writelines(segment.text + "\n" for segment in _transcript(document).segments)
+
+
+def write_markdown(document: Document, file: TextIO) -> None:
+    """A summary under the name of its source, and below it how much was read of it."""
+    body = document.body
+    assert isinstance(body, Summary)
+    text = "".join(f"- {line}\n" for line in body.text.splitlines()) if body.style == "chapters" else f"{body.text}\n"
+    sources = "".join(f"- {source}\n" for source in document.sources or ())
+    file.write("\n".join(part for part in (f"# {document.source}\n", sources, text, f"*{read_of(body)}*\n") if part))
+
+
+def write_for_people(document: Document, file: TextIO) -> None:
+    """A summary, its Markdown drawn as a terminal can."""
+    body = document.body
+    assert isinstance(body, Summary)
+    if body.style == "chapters":
+        write_text(document, file)
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    Console(file=file).print(Markdown(body.text, hyperlinks=False))
 
 
 def write_json(document: Document, file: TextIO) -> None:
@@ -80,6 +106,17 @@ def _transcript(document: Document) -> Transcript:
     return document.body
 
 
+def read_of(body: Body) -> str:
+    """How much of its source is behind a result, in words."""
+    coverage = body.coverage
+    if coverage.unit == "tokens":
+        amount = f"{coverage.read:.0f} of {coverage.total:.0f} tokens"
+    else:
+        amount = f"{timing.clock(coverage.read)} of {timing.clock(coverage.total)}"
+    parts = f" in {len(body.parts)} parts" if isinstance(body, Summary) and len(body.parts) > 1 else ""
+    return f"{amount} read{parts}"
+
+
 def writer(name: str, rules: PresetName) -> Writer:
     """What writes the format `name`, captions by these rules."""
     return partial(write_captions, kind=_CAPTIONS[name], rules=rules) if name in _CAPTIONS else _OTHERS[name]
@@ -88,6 +125,7 @@ def writer(name: str, rules: PresetName) -> Writer:
 _CAPTIONS: dict[str, Kind] = {"srt": "srt", "vtt": "vtt"}
 _OTHERS: dict[str, Writer] = {
     "txt": write_text,
+    "md": write_markdown,
     "json": write_json,
     "tsv": write_tsv,
     "jsonl": write_jsonl,

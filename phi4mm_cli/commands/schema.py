@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from typing import Any, get_args
 
 import typer
@@ -27,7 +28,7 @@ def json_schema() -> dict[str, Any]:
             body = definitions.pop(kind.__name__)
             required = ["schema_version", "task", *shared, *(r for r in body["required"] if r != "task")]
             version = {"schema_version": {"const": SCHEMA_VERSION}}
-            tasks.append({**body, "properties": version | shared | body["properties"], "required": required})
+            tasks.append({**body, "properties": version | deepcopy(shared) | body["properties"], "required": required})
     for record in (*definitions.values(), *tasks):
         _close(record)
     return {

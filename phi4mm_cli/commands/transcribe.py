@@ -56,7 +56,7 @@ class Options:
     timed: bool = True  # whether somebody will see the times
 
 
-def flow(source: Source, options: Options) -> Flow[Body]:
+def flow(source: Source, options: Options) -> Flow[Transcript]:
     """The transcript of `source`: cut into chunks in silence, each transcribed on its own. Raises InputError."""
     heard = yield from hearing.hear(source, _question(options), options.listening)
     segments = hearing.segments(heard.answers)

@@ -68,10 +68,11 @@ class EchoEngine:
 
 def _answer(request: Request) -> Result:
     asked = " ".join(_words(part) for message in request.messages for part in message.parts)
-    words, most = asked.split(" "), request.sampling.max_new_tokens
+    words, most = asked.split(), request.sampling.max_new_tokens
     finish: Finish = "stop" if len(words) <= most else "length"
+    text = asked if finish == "stop" else " ".join(words[:most])
     size = prompt.size(request.messages, lambda text: len(text.split()), request.tools)
-    text, timed = " ".join(words[:most]), None
+    timed = None
     if request.word_times and len(request.clips) == 1:
         [clip] = request.clips
         timed = tuple(timing.spread_words(text, [(0.0, clip.end - clip.start)]))
