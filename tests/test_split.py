@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,8 @@ def test_layers_go_where_there_is_room(
 
 def test_the_pieces_compute_what_the_whole_does(tiny: Path, tmp_path: Path) -> None:
     clip = saved(tmp_path / "a.wav", SENTENCES[0])
-    asked = [request(clip, ASK, budget=12), request("a b", budget=9), request("c", budget=5), request("d " * 70)]
+    spoken = replace(request(clip, ASK, budget=12), word_times=True)
+    asked = [spoken, request("a b", budget=9), request("c", budget=5), request("d " * 70)]
     found = []
     for pieces in (False, True):
         with LocalEngine(resolve(str(tiny)), device="cpu", split=pieces) as engine:
