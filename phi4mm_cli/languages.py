@@ -41,11 +41,16 @@ _UNSPACED = frozenset({"zh", "ja"})
 
 def audio_code(language: str) -> str | None:
     """The code of a language given by code or name, None for `auto`. Raises UsageError with the list otherwise."""
-    return _code(language, AUDIO, "hear")
+    return None if _is_auto(language) else _code(language, AUDIO, "hear", "; or give 'auto'")
 
 
 def text_code(language: str) -> str | None:
     """The same for a language that is read or written."""
+    return None if _is_auto(language) else _code(language, TEXT, "write", "; or give 'auto'")
+
+
+def target_code(language: str) -> str:
+    """The code of a language to translate into. Raises UsageError with the list otherwise, and for `auto` too."""
     return _code(language, TEXT, "write")
 
 
@@ -54,12 +59,14 @@ def joined(sentences: Iterable[str], language: str) -> str:
     return ("" if language in _UNSPACED else " ").join(sentence for sentence in sentences if sentence)
 
 
-def _code(language: str, languages: dict[str, str], verb: str) -> str | None:
+def _is_auto(language: str) -> bool:
+    return language.strip().lower() == AUTO
+
+
+def _code(language: str, languages: dict[str, str], verb: str, otherwise: str = "") -> str:
     wanted = language.strip().lower()
-    if wanted == AUTO:
-        return None
     for code, name in languages.items():
         if wanted in (code, name.lower()):
             return code
     known = ", ".join(f"{code} ({name})" for code, name in languages.items())
-    raise UsageError(f"the model does not {verb} the language '{language}'", f"It {verb}s {known}; or give 'auto'")
+    raise UsageError(f"the model does not {verb} the language '{language}'", f"It {verb}s {known}{otherwise}")

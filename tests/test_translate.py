@@ -277,7 +277,7 @@ def test_languages_from_a_settings_file(phi4mm: Phi4mm, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["a.txt", "--to", "Klingon"], "Ukrainian"),
-        (["a.txt", "--to", "auto"], "--to fr"),
+        (["a.txt", "--to", "auto"], "language 'auto'. It writes en (English)"),
         (["a.txt", "--to", "fr", "--from", "French"], "both French"),
         (["a.wav", "--to", "pl"], "not translated from or into Polish"),
         (["a.wav", "--to", "fr", "--from", "uk"], "en (English), zh (Chinese)"),

@@ -240,9 +240,7 @@ def command(
     ] = False,
 ) -> None:
     """Translate recordings, texts and subtitles."""
-    target, spoken = languages.text_code(to), languages.text_code(from_)
-    if target is None:
-        raise UsageError("--to takes a language, not 'auto'", "For example --to fr")
+    target, spoken = languages.target_code(to), languages.text_code(from_)
     if target == spoken:
         raise UsageError(f"--from and --to are both {languages.TEXT[target]}", "Leave --from out, or change --to")
     transcript = cot or bilingual
