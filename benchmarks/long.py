@@ -10,9 +10,6 @@ checkpoint is trained on in place of those of the sample meeting.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -49,7 +46,7 @@ def row(folder: Path, minutes: float, model: str, world: bool) -> str:
     path = folder / f"meeting-{minutes:g}.flac"
     said = long_meeting.make(path, 60 * minutes, seed=round(minutes), world=world)
     began = time.monotonic()
-    result, peak = transcribe(path, "--model", model)
+    result, peak = long_meeting.transcribe(path, "--model", model)
     taken = time.monotonic() - began
     counts, coverage = long_meeting.compare(said, result["text"]), result["coverage"]
     codes = [warning["code"] + (" (healed)" if warning["healed"] else "") for warning in result["warnings"]]
@@ -58,20 +55,6 @@ def row(folder: Path, minutes: float, model: str, world: bool) -> str:
         f"| {minutes:g} | {taken:.0f} | {peak / MEGABYTE:.0f} | {counts.sentences} | {counts.lost} | {counts.doubled} "
         f"| {100 * counts.word_errors:.2f} % | {coverage['speech']:.0f} | {coverage['transcribed']:.0f} | {told} |"
     )
-
-
-def transcribe(path: Path, *arguments: str) -> tuple[dict, int]:  # type: ignore[type-arg]
-    """The JSON of `phi4mm transcribe`, and the peak of its memory in bytes."""
-    output = path.with_suffix(".jsonl")
-    with output.open("wb") as file:
-        command = [sys.executable, "-m", "phi4mm_cli", "transcribe", str(path), "--jsonl", "-q", *arguments]
-        process = subprocess.Popen(command, stdout=file)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"phi4mm transcribe {path} ended with {process.returncode}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return json.loads(output.read_text(encoding="utf-8")), usage.ru_maxrss * unit
 
 
 if __name__ == "__main__":

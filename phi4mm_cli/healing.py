@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 BASE_TOKENS = 16
 TOKENS_PER_SECOND = 10
 
-SHORTEST_SPLIT = 8.0  # seconds: shorter chunks hold a sentence or two, and lose more by a cut than they gain
+SHORTEST_SPLIT = 4.0  # seconds: shorter chunks hold a sentence, and lose more by a cut than they gain
 SPLIT_GAIN = 1.25  # so much more text from the parts of a chunk shows that some was missing from the whole
 NO_REPEAT = 5  # tokens: a loop ends after one telling and four tokens more, and short phrases may still come twice
 LEAST_SPEECH = 0.5  # seconds; in less, nobody has said a question
@@ -105,10 +105,21 @@ class Listener:
             told = trust.letters(" ".join(part.text for part in parts))
             better = _badness(parts) == 0 and told >= SPLIT_GAIN * trust.letters(first.text)
             return parts if better else (first,)
+        if self._repeats_as_spoken(first):
+            return (replace(first, faults=()),)
         if slow or "empty_with_speech" in first.faults:  # chance would invent words where the model hears none
             return (first,)
         best = yield from self._varied(first)
         return (best,)
+
+    def _repeats_as_spoken(self, answer: Answer) -> bool:
+        """Whether a short chunk's only fault is that it repeats itself, and it ended by itself at the pace of speech.
+
+        Loops seldom end, and more seldom where the speech does: people drill, sing and dictate numbers.
+        """
+        is_paced = answer.speech is not None and not trust.is_slow(answer.text, answer.speech, self.question.tellings)
+        is_told = trust.is_speakable(answer.text, answer.speech, self.question.tellings)
+        return answer.faults == ("looping",) and is_paced and is_told
 
     def _split(self, whole: Answer) -> Flow[tuple[Answer, ...]]:
         from phi4mm_cli.media import speech
@@ -187,7 +198,7 @@ def _warnings(first: Answer, kept: Sequence[Answer]) -> Iterator[Warning]:
         for fault in answer.faults:
             action = f"decoded again to no avail, {told}"
             yield Warning(fault, MESSAGES[fault], action, answer.chunk.start, answer.chunk.end)
-    if not faulty and tuple(kept) != (first,):
+    if not faulty and [answer.text for answer in kept] != [first.text]:
         fault = first.faults[0] if first.faults else "speech_rate"
         ways = [f"in {len(kept)} parts"] if len(kept) > 1 else []
         ways += dict.fromkeys(answer.way for answer in kept if answer.way not in ("", IN_PARTS))

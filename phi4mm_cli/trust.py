@@ -33,8 +33,8 @@ LONGEST_PHRASE = 40  # words; zlib sees longer ones
 
 # Letters a second of speech, pauses left out. People speak 5 to 8 syllables a second (Pellegrino, Coupe and Marsico,
 # 2011), of about 2.5 letters in the model's alphabetic languages: 12 to 20. Less than three quarters of that is worth a
-# second look; below a quarter of it, or half as much again above it, nobody speaks.
-SLOWEST, SLOW, FASTEST = 3.0, 9.0, 30.0
+# second look; below 5, or half as much again above it, hardly anybody speaks.
+SLOWEST, SLOW, FASTEST = 5.0, 9.0, 30.0
 WIDE_LETTERS = 3.0  # a Chinese or Japanese character is a syllable or more; Mandarin has 5.2 of them a second
 DIGIT_LETTERS = 4.0  # "7" is said as a word
 SHORTEST_JUDGED = 2.0  # seconds of speech, from which its rate tells something

@@ -5,11 +5,16 @@ Several voices take turns; between them are pauses, long silences, music and noi
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jiwer
 import numpy as np
@@ -128,3 +133,16 @@ def compare(said: Sequence[Sentence], text: str) -> Counts:
             doubled += 1
     lost = sum(hit < len(words(sentence.text)) / 2 for hit, sentence in zip(hits, said, strict=True))
     return Counts(len(said), lost, doubled, found.wer)
+
+
+def transcribe(path: Path, *arguments: str) -> tuple[dict[str, Any], int]:
+    """The JSON of `phi4mm transcribe`, and the peak of its memory in bytes."""
+    output = path.with_suffix(".jsonl")
+    with output.open("wb") as file:
+        command = [sys.executable, "-m", "phi4mm_cli", "transcribe", str(path), "--jsonl", "-q", *arguments]
+        process = subprocess.Popen(command, stdout=file)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return json.loads(output.read_text(encoding="utf-8")), usage.ru_maxrss * unit

@@ -17,6 +17,8 @@ from phi4mm_cli.schema import Request, Result
 
 ASKED = Question("Transcribe the audio clip into text.")
 HINTED = Question(ASKED.instruction, hints=" Names and terms: Zoltan, Kubernetes.", terms=("Zoltan", "Kubernetes"))
+SHORT = 3.6  # seconds
+LOOP = Result("no " * 40, tuple(range(40)), "length", 1)
 SPOKEN = " ".join(word["word"] for word in WORDS)
 
 
@@ -32,8 +34,8 @@ def text_of(heard: Hearing) -> str:
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first 7 seconds of the meeting: one chunk that is too short to be split."""
-    samples, rate = soundfile.read(MEETING, frames=7 * 16000)
+    """The first sentence of the meeting: one chunk that is too short to be split."""
+    samples, rate = soundfile.read(MEETING, frames=round(SHORT * 16000))
     path = tmp_path_factory.mktemp("short") / "short.wav"
     soundfile.write(path, samples, rate)
     return path
@@ -90,24 +92,32 @@ def test_slow_speech_is_left_as_it_is() -> None:
 
 def test_a_loop_in_a_short_chunk_is_broken_without_repeats(short: Path) -> None:
     def loops_unless_forbidden(request: Request) -> Result:
-        return hears(request) if request.sampling.no_repeat_ngram_size else said("no " * 20)
+        return hears(request) if request.sampling.no_repeat_ngram_size else LOOP
 
     engine = ScriptedEngine(loops_unless_forbidden)
     heard = hear(engine, short)
-    assert text_of(heard) == words_in(0, 7)
+    assert text_of(heard) == words_in(0, SHORT)
     [warning] = heard.warnings
     assert (warning.code, warning.healed) == ("looping", True)
     assert "without repeats" in warning.action
     assert len(engine.asked) == 2
 
 
+def test_what_repeats_itself_at_the_pace_of_speech_is_believed_where_it_cannot_be_split(short: Path) -> None:
+    drill = "seven five three four " * 3
+
+    engine = ScriptedEngine(lambda _: said(drill))
+    heard = hear(engine, short)
+    assert (text_of(heard), heard.warnings, len(engine.asked)) == (drill, (), 1)
+
+
 def test_temperature_rises_until_an_answer_is_good(short: Path) -> None:
     def good_when_warm(request: Request) -> Result:
-        return hears(request) if request.sampling.temperature >= 0.4 else said("no " * 20)
+        return hears(request) if request.sampling.temperature >= 0.4 else LOOP
 
     engine = ScriptedEngine(good_when_warm)
     heard = hear(engine, short)
-    assert text_of(heard) == words_in(0, 7)
+    assert text_of(heard) == words_in(0, SHORT)
     assert "at temperature 0.4" in heard.warnings[0].action
     assert [request.sampling.temperature for request in engine.asked] == [0, 0, 0.2, 0.4]
 
@@ -116,11 +126,11 @@ def test_the_best_of_bad_answers_is_kept_and_reported(short: Path) -> None:
     def never_good(request: Request) -> Result:
         if request.sampling.temperature == 0.6:
             return Result(hears(request).text, (1,), "length", 1)
-        return said("no " * 20)
+        return LOOP
 
     engine = ScriptedEngine(never_good)
     heard = hear(engine, short)
-    assert text_of(heard) == words_in(0, 7)
+    assert text_of(heard) == words_in(0, SHORT)
     [warning] = heard.warnings
     assert (warning.code, warning.healed) == ("token_limit", False)
     assert (warning.start, warning.end) == (heard.answers[0].chunk.start, heard.answers[0].chunk.end)
@@ -143,7 +153,7 @@ def test_an_echo_of_the_hints_is_asked_for_without_them(short: Path) -> None:
         return said(HINTED.hints) if "Zoltan" in asked else hears(request)
 
     heard = hear(ScriptedEngine(echoes), short, HINTED)
-    assert text_of(heard) == words_in(0, 7)
+    assert text_of(heard) == words_in(0, SHORT)
     assert [(warning.code, warning.healed) for warning in heard.warnings] == [("prompt_echo", True)]
 
 
@@ -174,7 +184,7 @@ def test_a_hotword_that_was_said_stays(short: Path) -> None:
 def test_the_same_answers_in_any_order_make_the_same_requests_and_text() -> None:
     def fickle(request: Request) -> Result:
         kind = int(request.key[:2], 16) % 4
-        texts = [hears(request).text, "", "no " * 20, ASKED.instruction]
+        texts = [hears(request).text, "", LOOP.text, ASKED.instruction]
         return Result(texts[kind], (1,), "stop" if int(request.key[2], 16) % 4 else "length", 1)
 
     engines = [ScriptedEngine(fickle, seed) for seed in range(3)]
