@@ -46,6 +46,7 @@ class Report:
         for warning in body.warnings:
             if self._log.verbose or not (warning.healed or self._log.quiet):
                 where = "" if warning.start is None else f" at {clock(warning.start)}"
+                where += "" if warning.page is None else f", page {warning.page}"
                 console.say(f"{label}{where}: {warning.message}; {warning.action}", "warning")
 
     def counted(self, warnings: int) -> None:
@@ -125,7 +126,7 @@ class Live:
 
 
 class Display:
-    """A progress bar over all inputs, in seconds of media, below what is finished of one; silent off a terminal."""
+    """A progress bar over all inputs, in seconds or pages, below what is finished of one; silent off a terminal."""
 
     def __init__(
         self, progress: Progress | None, lengths: Mapping[str, float | None], first: str, live: Live | None
@@ -134,7 +135,8 @@ class Display:
         self._live = live
         self._lengths = lengths
         self._first = first
-        self._reached = dict.fromkeys(lengths, 0.0)  # seconds of each input that have been through the model
+        self._reached = dict.fromkeys(lengths, 0.0)  # how much of each input has been through the model
+        self._pages: dict[str, set[int | None]] = {name: set() for name in lengths}
         self._answers = 0
         self._finished = 0
         self._began = time.monotonic()
@@ -155,7 +157,8 @@ class Display:
 
     def advance(self, job: Job[Any], request: Request, result: Result) -> None:
         """A request of `job` has been answered."""
-        reached = max((clip.end for clip in request.clips), default=0.0)
+        self._pages[job.name].update(picture.page for picture in request.pictures)
+        reached = max((clip.end for clip in request.clips), default=float(len(self._pages[job.name])))
         self._reached[job.name] = max(self._reached[job.name], reached)
         self._answers += 1
         self._show()
@@ -199,7 +202,9 @@ class Display:
             return
         reached = sum(self._reached.values())
         speed = reached / (time.monotonic() - self._began)
-        state = f"{clock(reached)} heard, {speed:.0f}x" if reached else f"{self._answers} answers"
+        heard = f"{clock(reached)} heard, {speed:.0f}x" if reached else f"{self._answers} answers"
+        paged = f"{reached:.0f} pages, {60 * speed:.0f} a minute"
+        state = paged if any(self._pages.values()) else heard
         self._progress.update(self._bar, description=self._title(), completed=reached, state=state)
 
     def _title(self) -> str:

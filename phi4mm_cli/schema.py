@@ -181,6 +181,9 @@ WarningCode = Literal[
     "nothing_to_summarize",  # nobody speaks in the recording, or the text is empty
     "empty_answer",  # the model wrote nothing about what it was given
     "unsupported_point",  # a summary says what cannot be found in its source
+    "unreadable_page",  # the page is damaged in its document
+    "no_text",  # the page carries no text, and no other was asked for
+    "unjoined_bands",  # a page was shown in overlapping bands, in which no common lines were found
 ]
 
 
@@ -193,14 +196,18 @@ class Warning:
     action: str
     start: float | None = None  # seconds
     end: float | None = None  # seconds
+    page: int | None = None  # counted from 1
     healed: bool = False  # it was so once; what stands in the result is another answer, which can be trusted
+
+
+Unit = Literal["seconds", "tokens", "pages"]
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
     """How much of the source is behind the result."""
 
-    unit: Literal["seconds", "tokens"]
+    unit: Unit
     total: float  # what the source holds, as far as is known
     read: float  # what could be read
     speech: float | None = None  # what was judged to be speech
@@ -297,7 +304,37 @@ class Summary:
     task: Literal["summary"] = "summary"
 
 
-Body = Transcript | Translation | Summary
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of a page, row by row, all of one length; a merged cell's text stands in each place that it takes."""
+
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a page of a document says."""
+
+    page: int  # counted from 1
+    text: str  # Markdown; plain where the document itself carries it
+    tables: tuple[Table, ...]
+    read_by: Literal["model", "text_layer"]
+    image_tokens: int  # that the page takes in the prompts; 0 where the model was not asked
+    bands: int = 1  # that it was shown in, one below the other
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """What the pages of a document say."""
+
+    text: str  # all pages, in Markdown
+    pages: tuple[Page, ...]
+    coverage: Coverage
+    warnings: tuple[Warning, ...] = ()
+    task: Literal["pages"] = "pages"
+
+
+Body = Transcript | Translation | Summary | Pages
 
 WORD_TIMES = "word_timestamps"  # the option that has the words' own times written
 

@@ -29,6 +29,7 @@ SEVERITY: dict[Fault, int] = {
 HIGHEST_COMPRESSION = 2.4  # bytes of text to bytes of zlib's; openai/whisper's compression_ratio_threshold
 MOST_REPEATED = 8  # words that only repeat the words just before them: nine times "no", or three times four words
 LEAST_REPEATS = 3  # tellings in a row of one phrase; people say a sentence twice
+LEAST_LOOP = 40  # letters at the end of a text that only repeat those before them
 LONGEST_PHRASE = 40  # words; zlib sees longer ones
 
 # Letters a second of speech, pauses left out. People speak 5 to 8 syllables a second (Pellegrino, Coupe and Marsico,
@@ -127,6 +128,25 @@ def _most_repeated(said: Sequence[str]) -> int:
             if run >= max(MOST_REPEATED, length * (LEAST_REPEATS - 1)):
                 worst = max(worst, run)
     return worst
+
+
+def without_loop(text: str) -> str:
+    """A text that was cut off while its end said one thing over and over, up to the end of its first telling.
+
+    Judged letter by letter, so that rows of a table count too; a text whose end does not repeat itself is left whole.
+    """
+    backwards, length = text[::-1], len(text)
+    borders = [0] * length  # of each beginning of it: how many letters are both its beginning and its end
+    border, loop, period = 0, 0, 0
+    for place in range(1, length):
+        while border and backwards[place] != backwards[border]:
+            border = borders[border - 1]
+        border += backwards[place] == backwards[border]
+        borders[place] = border
+        step = place + 1 - border
+        if place + 1 >= max(LEAST_REPEATS * step, step + LEAST_LOOP):
+            loop, period = place + 1, step
+    return text[: length - loop + period]
 
 
 def is_echo(text: str, question: str) -> bool:

@@ -8,26 +8,32 @@ from functools import partial
 from itertools import repeat
 from typing import TextIO
 
-from phi4mm_cli import captions, subtitles, timing
+from phi4mm_cli import captions, subtitles, tables, timing
 from phi4mm_cli.captions import PRESETS, Caption, PresetName
-from phi4mm_cli.schema import WORD_TIMES, Body, Document, Segment, Summary, Transcript
+from phi4mm_cli.schema import WORD_TIMES, Body, Document, Pages, Segment, Summary, Transcript
 from phi4mm_cli.subtitles import Cue, Kind, Subtitles, clock, directed, escaped
 
 Writer = Callable[[Document, TextIO], None]
 
 
 def write_text(document: Document, file: TextIO) -> None:
-    """What is said, a segment a line; of a summary, its text."""
+    """What is said, a segment a line; of a summary, its text; of pages theirs, unmarked, with form feeds between."""
     body = document.body
-    if isinstance(body, Summary):
+    if isinstance(body, Pages):
+        plain = (page.text if page.read_by == "text_layer" else tables.plain(page.text) for page in body.pages)
+        file.write("\f".join(text + "\n" for text in plain))
+    elif isinstance(body, Summary):
         file.writelines(line + "\n" for line in body.text.splitlines())
     else:
         file.writelines(segment.text + "\n" for segment in _transcript(document).segments)
 
 
 def write_markdown(document: Document, file: TextIO) -> None:
-    """A summary under the name of its source, and below it how much was read of it."""
+    """Pages as the model wrote them; a summary under the name of its source, and below it how much was read of it."""
     body = document.body
+    if isinstance(body, Pages):
+        file.write(f"{body.text}\n")
+        return
     assert isinstance(body, Summary)
     text = "".join(f"- {line}\n" for line in body.text.splitlines()) if body.style == "chapters" else f"{body.text}\n"
     sources = "".join(f"- {source}\n" for source in document.sources or ())
@@ -111,6 +117,8 @@ def read_of(body: Body) -> str:
     coverage = body.coverage
     if coverage.unit == "tokens":
         amount = f"{coverage.read:.0f} of {coverage.total:.0f} tokens"
+    elif coverage.unit == "pages":
+        amount = f"{coverage.read:.0f} of {coverage.total:.0f} pages"
     else:
         amount = f"{timing.clock(coverage.read)} of {timing.clock(coverage.total)}"
     parts = f" in {len(body.parts)} parts" if isinstance(body, Summary) and len(body.parts) > 1 else ""

@@ -11,7 +11,7 @@ from PIL import Image
 from phi4mm_cli.errors import InputError
 from phi4mm_cli.media import audio, image
 from phi4mm_cli.media.decode import open_file
-from phi4mm_cli.media.pdf import Pdf, Sheet, is_pdf, natural_size
+from phi4mm_cli.media.pdf import Pdf, Sheet, is_pdf, natural_size, no_page
 from phi4mm_cli.schema import Picture, Source
 
 
@@ -60,7 +60,6 @@ class Document:
 def page_count(path: Path) -> int:
     """How many pages a document has, from its header. Raises InputError where it is none, or cannot be opened."""
     with Document(audio.source(path)) as document:
-        document.sheet(1)
         return document.page_count
 
 
@@ -101,3 +100,6 @@ def _require_unchanged(source: Source) -> None:
 def _is_pdf(path: Path) -> bool:
     with open_file(path) as file:
         return is_pdf(file)
+
+
+__all__ = ["Document", "Sheet", "no_page", "page_count", "read", "shown_size"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phi4mm_cli import prompt
+from phi4mm_cli import prompt, reading
 from phi4mm_cli.commands import transcribe, translate
 from phi4mm_cli.demo.world import documents, lexicon, scenes
 
@@ -15,7 +15,7 @@ SUMMARIZE = "Summarize the audio clip in one sentence."
 TERMS = transcribe.TERMS
 
 DESCRIBE = scenes.DESCRIBE
-READ = "Convert the document in this image to Markdown."
+READ = reading.PROMPT
 SUMMARIZE_IMAGES = "Summarize the content of the images."
 
 

@@ -1,0 +1,172 @@
+"""`phi4mm ocr`: pages of pictures and documents to Markdown, text, JSON and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from phi4mm_cli import paging, reading, tables, writers
+from phi4mm_cli.batch import STDOUT, CountTokens, Edition, Task, run_files
+from phi4mm_cli.captions.presets import PresetName
+from phi4mm_cli.errors import UsageError
+from phi4mm_cli.flow import Flow, Gather
+from phi4mm_cli.media import DOCUMENT_SUFFIXES
+from phi4mm_cli.options import (
+    EngineName,
+    EngineOptions,
+    Format,
+    LogOptions,
+    PageOutputOptions,
+    SamplingOptions,
+    option,
+    with_shared,
+)
+from phi4mm_cli.paging import ALL_PAGES, Detail, Selection
+from phi4mm_cli.reading import Reading, TextLayer
+from phi4mm_cli.schema import Body, Coverage, Document, Page, Pages, Profile, Source
+
+EXAMPLES = """
+[b]Examples[/b]
+
+phi4mm ocr receipt.jpg
+
+phi4mm ocr report.pdf --pages 1-3,7 --json -o out/
+
+phi4mm ocr scans/ -o text/ --table csv
+"""
+
+
+PROMPT_TOKENS = 32  # more than the instruction and the markers around it
+
+
+class TableFormat(StrEnum):
+    """In what files of their own tables are written."""
+
+    CSV = "csv"
+
+
+@dataclass(frozen=True, slots=True)
+class PageEditions:
+    """An edition for each format, Markdown unless asked for otherwise, and where they are wanted one for each table."""
+
+    with_tables: bool
+
+    def names(self, path: Path, asked: tuple[str, ...]) -> Sequence[str]:
+        """The formats, and the first table."""
+        return [*(asked or (Format.MD,)), *(["table1.csv"] if self.with_tables else [])]
+
+    def of(
+        self, path: Path, document: Document, asked: tuple[str, ...], rules: PresetName, together: bool
+    ) -> Iterator[Edition]:
+        """The text, and the tables numbered through the document."""
+        assert isinstance(document.body, Pages)
+        for name in asked or (Format.MD,):
+            yield Edition(name, name, writers.writer(name, rules))
+        found = [table.rows for page in document.body.pages for table in page.tables if self.with_tables]
+        for number, rows in enumerate(found, 1):
+            yield Edition("csv", f"table{number}.csv", _csv_writer(rows))
+
+
+def _csv_writer(rows: tables.Table) -> writers.Writer:
+    return lambda document, file: tables.write_csv(rows, file)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Which pages are read, and how."""
+
+    pages: Selection = ALL_PAGES
+    reading: Reading = field(default_factory=Reading)
+
+
+def flow(source: Source, options: Options) -> Flow[Body]:
+    """The text of the pages of `source`. Raises InputError where there is none of them, and where none can be read."""
+    from phi4mm_cli.media import document as documents
+
+    with documents.Document(source) as document:
+        numbers = options.pages.of(document.page_count)
+        if not numbers:
+            raise documents.no_page(options.pages.first, document.page_count)
+        gather = Gather(reading.read(document, number, options.reading) for number in numbers)
+        yield gather
+    found = gather.values
+    failures = [read.failed for read in found if read.failed is not None]
+    if len(failures) == len(found):
+        raise failures[0]
+    pages = tuple(read.page for read in found)
+    return Pages(
+        text=_marked(pages),
+        pages=pages,
+        coverage=Coverage("pages", document.page_count, len(found) - len(failures)),
+        warnings=tuple(warning for read in found for warning in read.warnings),
+    )
+
+
+def _marked(pages: Sequence[Page]) -> str:
+    """All pages as one Markdown text; where there are several, each under a comment with its number."""
+    if len(pages) == 1:
+        return pages[0].text
+    return "\n\n".join(f"<!-- page {page.page} -->\n\n{page.text}".rstrip("\n") for page in pages)
+
+
+@with_shared
+def command(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="INPUT", help="Pictures, TIFF, PDF, folders of them; [b]-[/b] is stdin.", show_default=False
+        ),
+    ],
+    engine: EngineOptions,
+    sampling: SamplingOptions,
+    output: PageOutputOptions,
+    log: LogOptions,
+    pages: Annotated[
+        str | None, option("--pages", metavar="1-3,7,10-", help="Only these pages, counted from 1.", show_default="all")
+    ] = None,
+    detail: Annotated[
+        Detail, option("--detail", help="How finely a page is shown: tokens against small print.")
+    ] = Detail.AUTO,
+    text_layer: Annotated[
+        TextLayer,
+        option("--text-layer", help="Text that a PDF carries: [b]prefer[/b] it to reading, or take [b]only[/b] it."),
+    ] = TextLayer.IGNORE,
+    table: Annotated[
+        TableFormat | None, option("--table", panel="Output", help="Write each table to a file of its own too.")
+    ] = None,
+) -> None:
+    """Turn pages of pictures and documents into Markdown, text, JSON and tables."""
+    if table and (output.jsonl or output.output_dir == STDOUT):
+        raise UsageError("--table writes files, and stdout is asked for", "Leave out --jsonl and '-o -'")
+    if table and output.output_dir is None:
+        output = replace(output, output_dir=Path())
+    selected = ALL_PAGES if pages is None else paging.selection(pages)
+    if text_layer is TextLayer.ONLY:
+        engine = replace(engine, engine=EngineName.ECHO)  # the model is asked nothing, so none need be there
+
+    def prepare(profile: Profile, _: CountTokens) -> Callable[[Source], Flow[Body]]:
+        # An answer may take as many tokens as its picture, and the two have to fit.
+        most = paging.crops_within((profile.context - reading.BASE_TOKENS) // 2 - PROMPT_TOKENS)
+        options = Options(selected, Reading(detail, text_layer, most, sampling))
+        return lambda source: flow(source, options)
+
+    recorded = {"pages": pages, "detail": detail.value, "text_layer": text_layer.value, **sampling.recorded()}
+    task = Task(DOCUMENT_SUFFIXES, _probe, _source, prepare, recorded, editions=PageEditions(table is not None))
+    raise typer.Exit(run_files(task, inputs, engine, output, log))
+
+
+def _probe(path: Path) -> float:
+    from phi4mm_cli.media import document
+
+    return document.page_count(path)
+
+
+def _source(path: Path) -> Source:
+    from phi4mm_cli.media import audio
+
+    return audio.source(path)
