@@ -1,7 +1,7 @@
 """Time and memory of loading random weights of the released model's shapes, and one request of each kind.
 
     python benchmarks/loading.py [--divide 8] [--layouts native,original] [--dtypes bfloat16]
-        [--quantize none,int8,int4] [--folder DIR] [--keep]
+        [--quantize none,int8,int4] [--no-requests] [--folder DIR] [--keep]
     python benchmarks/loading.py --divide 1 --dtypes auto --folder /big/disk --keep  # all 5.6 B: 24 GB of disk
 
 `--divide N` leaves out all but every Nth layer of the decoder and of both towers; widths, vocabulary and the adapters'
@@ -166,8 +166,8 @@ def most_resident() -> float:
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
-def load_and_ask(folder: Path, dtype_name: str, quantize: str | None) -> None:
-    """Load the checkpoint, then answer one request of each kind; print a line of each."""
+def load_and_ask(folder: Path, dtype_name: str, quantize: str | None, ask: bool) -> None:
+    """Load the checkpoint, then answer one request of each kind, if asked to; print a line of each."""
     checkpoint = resolve(str(folder))
     contents = open_contents(checkpoint)
     dtype = choose_dtype(dtype_name, checkpoint, CPU, lambda dtype: memory.fits(contents, CPU, dtype, quantize))
@@ -184,6 +184,8 @@ def load_and_ask(folder: Path, dtype_name: str, quantize: str | None) -> None:
         f"peak {in_gb(peak)} = {peak / weights:.2f} times the weights ({in_gb(most_resident())} with the program)",
         flush=True,
     )
+    if not ask:
+        return
     with tempfile.TemporaryDirectory() as scratch:
         engine = _engine(checkpoint, model)
         for name, request in _requests(Path(scratch)).items():
@@ -235,12 +237,13 @@ def main() -> None:
     parser.add_argument("--layouts", default="native,original")
     parser.add_argument("--dtypes", default="bfloat16", help="with commas: auto, bfloat16, float32")
     parser.add_argument("--quantize", default="none", help="with commas: none, int8, int4")
+    parser.add_argument("--requests", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--folder", type=Path, help="where the checkpoints are made; a temporary one unless given")
     parser.add_argument("--keep", action="store_true", help="leave the checkpoints there, and use those that are")
     parser.add_argument("--load", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.load:
-        load_and_ask(asked.load, asked.dtypes, None if asked.quantize == "none" else asked.quantize)
+        load_and_ask(asked.load, asked.dtypes, None if asked.quantize == "none" else asked.quantize, asked.requests)
         return
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="phi4mm-loading-"))
     layouts = {name: folder / f"random-{asked.divide}-{name}" for name in ("native", "original")}
@@ -257,7 +260,8 @@ def main() -> None:
         for name in asked.layouts.split(","):
             for dtype, kind in product(asked.dtypes.split(","), asked.quantize.split(",")):
                 command = [sys.executable, __file__, "--load", str(layouts[name]), "--dtypes", dtype]
-                subprocess.run([*command, "--quantize", kind], check=True)
+                command += ["--quantize", kind, "--requests" if asked.requests else "--no-requests"]
+                subprocess.run(command, check=True)
     finally:
         if not asked.keep:
             for made in layouts.values():

@@ -85,6 +85,7 @@ class SeveralEngine:
         self._survivors: set[str] = set()  # keys of requests that were in hand of a process that was lost
         self._notes: set[str] = set()
         self._last_loss = ""
+        self._shown: _Worker | None = None  # whose loading the user sees
 
     @property
     def info(self) -> ModelInfo:
@@ -246,8 +247,9 @@ class SeveralEngine:
             return "lost", self._lose(worker)
         if kind == "loaded":
             worker.read = content
-            done, total = (sum(worker.read[i] for worker in self._workers) for i in (0, 1))
-            self._listener.loaded(done, total)
+            self._shown = self._shown or worker
+            if worker is self._shown:  # the others load while it works
+                self._listener.loaded(*worker.read)
         elif kind in ("note", "detail") and content not in self._notes:
             self._notes.add(content)
             (self._listener.note if kind == "note" else self._listener.detail)(content)
