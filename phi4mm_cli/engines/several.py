@@ -12,9 +12,8 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
-from threading import current_thread, main_thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -213,7 +212,7 @@ class SeveralEngine:
             settings = self._settings | {"device": worker.device}
             arguments = (theirs, self._checkpoint, settings, beside)
             worker.process = context.Process(target=serve, args=arguments, name=f"phi4mm {worker.device}", daemon=True)
-            with _interrupts_ignored():
+            with _interrupts_held():
                 worker.process.start()
             theirs.close()
         if worker.connection is not None:
@@ -286,13 +285,14 @@ class SeveralEngine:
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """So that a process started meanwhile ignores Ctrl-C from its first moment: the main one ends it."""
-    if current_thread() is not main_thread():
+def _interrupts_held() -> Iterator[None]:
+    """So that a process started meanwhile never hears Ctrl-C, and this one, which will end it, hears it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource_tracker.ensure_running()  # a process of multiprocessing's, which lets interrupts through when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
