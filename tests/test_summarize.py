@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import pty
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -544,3 +549,23 @@ def test_the_demo_reads_what_was_counted(phi4mm: Phi4mm, folder: Path) -> None:
     assert part["tokens"] == text["coverage"]["read"] + 2  # type: ignore[index]
     assert text["usage"]["prompt_tokens"] > part["tokens"]  # type: ignore[index]
     assert sound["parts"] == [{"tokens": 13, "start": 0.0, "end": 1.0}]
+
+
+def test_on_a_terminal_markdown_is_drawn_and_the_bar_is_gone(folder: Path) -> None:
+    saved(folder / "plan.md", "## Decisions\n\n- buy **milk**\n- sell the cows\n")
+    command = [sys.executable, "-m", "phi4mm_cli", "summarize", "plan.md", *ECHO, "--prompt", "# Plan"]
+    terminal, other = pty.openpty()
+    variables = os.environ | {"TERM": "xterm", "COLUMNS": "60", "PHI4MM_CONFIG": ""}
+    run = subprocess.Popen(command, cwd=folder, stdout=other, stderr=other, stdin=subprocess.DEVNULL, env=variables)
+    os.close(other)
+    shown = b""
+    with suppress(OSError):  # the terminal ends with the program
+        while block := os.read(terminal, 4096):
+            shown += block
+    assert run.wait() == 0
+    os.close(terminal)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
+    first = lines.index("Plan")
+    assert lines[first : first + 4] == ["Plan", "Decisions", "• buy milk", "• sell the cows"]
+    assert b"\x1b[1mmilk" in shown
