@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from phi4mm_cli import console
+from phi4mm_cli.driver import Job, run
 from phi4mm_cli.engines import Engine
 from phi4mm_cli.errors import InputError
-from phi4mm_cli.flow import Flow, Job, run
+from phi4mm_cli.flow import Flow
 from phi4mm_cli.options import EngineOptions, LogOptions
+from phi4mm_cli.outputs import Usage
 from phi4mm_cli.report import Loading, display
-from phi4mm_cli.schema import Clip, Message, ModelInfo, Part, Picture, Usage
+from phi4mm_cli.schema import Clip, Message, ModelInfo, Part, Picture
 
 T = TypeVar("T")
 

@@ -11,13 +11,16 @@ from typing import Protocol, TextIO
 
 from phi4mm_cli import console, files, writers
 from phi4mm_cli.captions.presets import PresetName
+from phi4mm_cli.driver import Job, Outcome, run
 from phi4mm_cli.engines import Engine
 from phi4mm_cli.errors import ExitCode, InputError, UsageError
 from phi4mm_cli.files import Input, Work
-from phi4mm_cli.flow import Flow, Job, Outcome, run
-from phi4mm_cli.options import CaptionOutputOptions, EngineOptions, LogOptions, OutputOptions
+from phi4mm_cli.flow import Flow
+from phi4mm_cli.options import EngineOptions, LogOptions
+from phi4mm_cli.output_options import CaptionOutputOptions, OutputOptions
+from phi4mm_cli.outputs import Body, Document, Summary, Timings
 from phi4mm_cli.report import Live, Loading, Report, SegmentsOf, display
-from phi4mm_cli.schema import Body, Document, Profile, Source, Summary, Timings
+from phi4mm_cli.schema import Profile, Source
 
 STDOUT = Path("-")
 STDIN_NAME, TOGETHER_NAME = "stdin", "together"  # of results that no single file lends its name to

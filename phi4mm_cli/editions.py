@@ -13,7 +13,7 @@ from phi4mm_cli.batch import Edition
 from phi4mm_cli.captions import PRESETS, Pair, PresetName
 from phi4mm_cli.errors import InputError
 from phi4mm_cli.language_check import UNKNOWN
-from phi4mm_cli.schema import Document, Rendering, Segment, Transcript, Translation
+from phi4mm_cli.outputs import Document, Rendering, Segment, Transcript, Translation
 from phi4mm_cli.subtitles import Cue, Kind, Subtitles
 from phi4mm_cli.writers import Writer
 

@@ -1,4 +1,4 @@
-"""Tasks as generators, and the driver that runs many of them against one engine.
+"""Tasks as generators: `driver.py` runs many of them against one engine.
 
 A flow yields requests, is sent their results in the same order, and returns its output record. What it yields may be
 a generator: then its requests are submitted as they come, and a recording is decoded while its first chunks are
@@ -8,48 +8,16 @@ requests. A request that fails is raised at the flow's `yield` as a RequestError
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from threading import Condition
 from typing import Any, Generic, Self, TypeVar
 
-from phi4mm_cli.cancel import Cancelled, cancelled_when
-from phi4mm_cli.engines import Engine
-from phi4mm_cli.errors import RequestError
-from phi4mm_cli.schema import Request, Result, Usage
+from phi4mm_cli.schema import Request, Result
 
 T = TypeVar("T")
 Flow = Generator[Iterable[Request], Sequence[Result], T]
-
-WORKERS = 4  # flows that make requests at once; others are only opened while the engine has room
-POLL_SECONDS = 0.05  # how long an engine may be waited for while worker threads are making more requests
-
-
-@dataclass(frozen=True, slots=True)
-class Job(Generic[T]):
-    """A named flow that has not started yet."""
-
-    name: str
-    start: Callable[[], Flow[T]]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome(Generic[T]):
-    """How a job ended: with a value, or with the error that ended it."""
-
-    job: Job[T]
-    seconds: float
-    usage: Usage
-    value: T | None = None
-    error: Exception | None = None
-
-
-OnResult = Callable[[Job[T], Request, Result], None]
-OnPart = Callable[[Job[T], Any], None]
 
 
 @dataclass(eq=False, slots=True)
@@ -111,282 +79,12 @@ class Gather(Generic[T]):
 
     def close(self) -> None:
         """End the flows that wait: their `finally` blocks run."""
-        _close(self._flows)
+        close(self._flows)
         for strand in {id(strand): strand for strands in self._waiting.values() for strand in strands}.values():
             strand.flow.close()
 
 
-@dataclass(eq=False, slots=True)
-class _OpenFlow(Generic[T]):
-    """A flow in hand. Its generator is only ever touched by one step at a time, on a worker thread."""
-
-    job: Job[T]
-    started: float
-    flow: Flow[T] | None = None  # None until its first step
-    round: Iterator[Request] = field(default_factory=lambda: iter(()))
-    asked: list[str] = field(default_factory=list)  # keys of the round's requests, in order
-    pending: dict[str, Request] = field(default_factory=dict)  # those that are not answered yet, by key
-    answers: dict[str, Result] = field(default_factory=dict)
-    usage: Usage = field(default_factory=lambda: Usage(0, 0, 0))  # so far, in all rounds
-    inbox: deque[str] = field(default_factory=deque)  # keys of the answers that a Gather has not been given yet
-    told: int = 0  # how many of the Gather's values `on_part` has or will have
-    exhausted: bool = True  # the round has no more requests
-    busy: bool = False  # a step is running
-    stop: bool = False  # asks the running step to end early
-    error: RequestError | None = None
-
-    @property
-    def round_over(self) -> bool:
-        over = self.exhausted and not self.pending and not self.inbox
-        return not self.busy and (self.error is not None or over)
-
-
-def run(
-    jobs: Iterable[Job[T]],
-    engine: Engine,
-    *,
-    workers: int = WORKERS,
-    on_result: OnResult[T] | None = None,
-    on_part: OnPart[T] | None = None,
-) -> Iterator[Outcome[T]]:
-    """Run every job's flow and yield their outcomes as they end.
-
-    At most `workers` flows are at work at a time. Those that only wait for the engine are not counted, so that many
-    short files fill a batch; each of them has a request in hand, so that the engine's room bounds their number.
-    Requests of all open flows share the engine's queue. Code between the yields, and the making of requests, runs on
-    worker threads, also while the engine works; the engine, `on_result` and `on_part` are called from the caller's
-    thread. `on_part` is given what the flows in a Gather return, in their order, as soon as all before have ended. An
-    error of the engine itself (not of one request) ends the run.
-    """
-    driver = _Driver(iter(jobs), engine, workers, on_result, on_part)
-    try:
-        yield from driver.run()
-    finally:
-        driver.close()
-
-
-class _Driver(Generic[T]):
-    """All of its state is guarded by one lock, which is not held while the engine or a flow is at work."""
-
-    def __init__(
-        self,
-        jobs: Iterator[Job[T]],
-        engine: Engine,
-        workers: int,
-        on_result: OnResult[T] | None,
-        on_part: OnPart[T] | None,
-    ) -> None:
-        self._jobs = jobs
-        self._engine = engine
-        self._workers = workers
-        self._on_result = on_result
-        self._on_part = on_part
-        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="flow")
-        self._changed = Condition()
-        self._open: list[_OpenFlow[T]] = []
-        self._ready: deque[tuple[_OpenFlow[T], Request]] = deque()  # to be submitted
-        self._ended: deque[tuple[_OpenFlow[T], Outcome[T]]] = deque()  # to be yielded
-        self._parts: deque[tuple[Job[T], Any]] = deque()  # to be told
-        self._owners: dict[str, list[_OpenFlow[T]]] = {}  # by key of the requests that are with the engine
-        self._room = engine.room()  # as it was when the engine was last called
-        self._closing = False
-
-    # -------------------------------------------------------------------- on the caller's thread
-
-    def run(self) -> Iterator[Outcome[T]]:
-        with self._changed:
-            self._open_more()
-        while self._open or self._ended:
-            with self._changed:
-                self._changed.wait_for(lambda: self._ended or self._parts or self._ready or self._owners)
-                ended, parts = [*self._ended], [*self._parts]
-                self._ended.clear()
-                self._parts.clear()
-                for opened, _ in ended:
-                    self._forget(opened)
-                self._submit_ready()
-                self._schedule_all()
-                working = any(opened.busy for opened in self._open)
-            if self._on_part is not None:
-                for job, part in parts:
-                    self._on_part(job, part)
-            yield from (outcome for _, outcome in ended)
-            if self._owners:
-                results = self._engine.poll(POLL_SECONDS if working and self._room > 0 else None)
-                with self._changed:
-                    self._take(results)
-
-    def close(self) -> None:
-        """End the open flows: their `finally` blocks run, their requests are dropped."""
-        with self._changed:
-            self._closing = True
-            for opened in self._open:
-                opened.stop = True
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        for key in self._owners:
-            self._engine.cancel(key)
-        for opened in self._open:
-            _close(opened.round)
-            if opened.flow is not None:
-                opened.flow.close()
-
-    def _submit_ready(self) -> None:
-        self._room = self._engine.room()
-        while self._ready and self._room > 0:
-            opened, request = self._ready.popleft()
-            if request.key not in opened.pending:
-                continue  # its flow has failed or ended meanwhile
-            owners = self._owners.setdefault(request.key, [])
-            if not owners:
-                self._engine.submit(request)
-                self._room -= 1
-            owners.append(opened)
-
-    def _take(self, results: Iterable[tuple[str, Result | RequestError]]) -> None:
-        for key, result in results:
-            for opened in self._owners.pop(key, ()):
-                if isinstance(result, RequestError):
-                    opened.error, opened.stop = result, True
-                    self._forget(opened)
-                else:
-                    self._answer(opened, key, result)
-        self._room = self._engine.room()
-        self._schedule_all()
-
-    def _answer(self, opened: _OpenFlow[T], key: str, result: Result) -> None:
-        opened.answers[key] = result
-        request, usage = opened.pending.pop(key), opened.usage
-        opened.usage = Usage(
-            usage.calls + 1,
-            usage.prompt_tokens + result.prompt_tokens,
-            usage.completion_tokens + len(result.tokens),
-        )
-        if isinstance(opened.round, Gather):
-            opened.inbox.append(key)
-        if self._on_result is not None:
-            self._on_result(opened.job, request, result)
-
-    def _forget(self, opened: _OpenFlow[T]) -> None:
-        """Drop what the flow still has with the engine, unless another flow asked for the same."""
-        opened.pending.clear()
-        for key, owners in list(self._owners.items()):
-            if opened in owners:
-                owners.remove(opened)
-                if not owners:
-                    self._engine.cancel(key)
-                    del self._owners[key]
-
-    # -------------------------------------------------------------------- on any thread, with the lock held
-
-    def _open_more(self) -> None:
-        while self._wants_more() and (job := next(self._jobs, None)) is not None:
-            opened = _OpenFlow(job, time.monotonic())
-            self._open.append(opened)
-            self._start_step(opened, _begin(opened))
-
-    def _wants_more(self) -> bool:
-        if self._closing or not self._open:
-            return not self._closing
-        at_work = sum(opened.busy or not opened.exhausted for opened in self._open)
-        return at_work < self._workers and self._room > len(self._ready)
-
-    def _schedule_all(self) -> None:
-        for opened in self._open:
-            self._schedule(opened)
-        self._open_more()
-
-    def _schedule(self, opened: _OpenFlow[T]) -> None:
-        if opened.busy or self._closing:
-            return
-        if opened.round_over:
-            resume = _resume(opened)
-            opened.asked, opened.answers, opened.error = [], {}, None
-            opened.inbox.clear()
-            self._start_step(opened, resume)
-        elif opened.inbox or (not opened.exhausted and self._room > len(self._ready)):
-            self._start_step(opened, None)
-
-    def _start_step(self, opened: _OpenFlow[T], resume: Callable[[], Iterable[Request]] | None) -> None:
-        opened.busy, opened.stop = True, False
-        self._pool.submit(self._step, opened, resume, max(1, self._room - len(self._ready)))
-
-    # -------------------------------------------------------------------- on a worker thread
-
-    def _step(self, opened: _OpenFlow[T], resume: Callable[[], Iterable[Request]] | None, wanted: int) -> None:
-        """Resume the flow (where a round is over), then make up to `wanted` requests of its round."""
-        outcome: Outcome[T] | None = None
-        try:
-            with cancelled_when(lambda: opened.stop):
-                self._advance(opened, resume, wanted)
-        except Cancelled:
-            opened.exhausted = True
-        except StopIteration as end:
-            outcome = Outcome(opened.job, time.monotonic() - opened.started, opened.usage, value=end.value)
-        except Exception as error:  # noqa: BLE001 - a bug met in one flow is that flow's failure, not the run's
-            outcome = Outcome(opened.job, time.monotonic() - opened.started, opened.usage, error=error)
-            if opened.flow is not None:
-                opened.flow.close()
-        with self._changed:
-            opened.busy = False
-            if isinstance(opened.round, Gather):
-                self._parts += ((opened.job, part) for part in opened.round.values[opened.told :])
-                opened.told = len(opened.round.values)
-            if outcome is not None:
-                self._ended.append((opened, outcome))  # first, so that run() never sees neither
-                self._open.remove(opened)
-            else:
-                self._schedule(opened)
-            self._open_more()
-            self._changed.notify()
-
-    def _advance(self, opened: _OpenFlow[T], resume: Callable[[], Iterable[Request]] | None, wanted: int) -> None:
-        if resume is not None:
-            _close(opened.round)
-            opened.round, opened.exhausted, opened.told = iter(resume()), False, 0
-        if isinstance(opened.round, Gather):
-            while opened.inbox:
-                key = opened.inbox.popleft()
-                opened.round.take(key, opened.answers[key])
-            opened.exhausted = False
-        while wanted > 0 and not opened.stop:
-            request = next(opened.round, None)
-            if request is None:
-                opened.exhausted = True
-                break
-            wanted -= 1
-            key = request.key
-            with self._changed:
-                if opened.error is not None:
-                    break
-                opened.asked.append(key)
-                if key not in opened.pending and key not in opened.answers:
-                    opened.pending[key] = request
-                    self._ready.append((opened, request))
-                    self._changed.notify()
-                elif key in opened.answers and isinstance(opened.round, Gather):
-                    opened.inbox.append(key)
-
-
-def _begin(opened: _OpenFlow[T]) -> Callable[[], Iterable[Request]]:
-    """What starts the flow, on the worker's thread: a flow may open files before its first yield."""
-
-    def begin() -> Iterable[Request]:
-        opened.flow = opened.job.start()
-        return next(opened.flow)
-
-    return begin
-
-
-def _resume(opened: _OpenFlow[T]) -> Callable[[], Iterable[Request]]:
-    """What ends the flow's round: its results are sent in the order of its requests, or its error is raised."""
-    assert opened.flow is not None
-    flow, error = opened.flow, opened.error
-    if error is not None:
-        return lambda: flow.throw(error)
-    results = [opened.answers[key] for key in opened.asked]
-    return lambda: flow.send(results)
-
-
-def _close(requests: Iterator[Any]) -> None:
+def close(requests: Iterator[Any]) -> None:
+    """End generators that are not run through: their `finally` blocks run."""
     if isinstance(requests, (Generator, Gather)):
         requests.close()

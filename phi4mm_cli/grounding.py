@@ -16,7 +16,7 @@ from difflib import SequenceMatcher
 from itertools import accumulate
 
 from phi4mm_cli import language_check
-from phi4mm_cli.schema import Point
+from phi4mm_cli.outputs import Point
 from phi4mm_cli.texts import Passage
 from phi4mm_cli.timing import clock
 

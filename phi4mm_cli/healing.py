@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from phi4mm_cli import trust
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.options import SamplingOptions
-from phi4mm_cli.schema import Clip, Message, Request, Warning, Word
+from phi4mm_cli.outputs import Warning
+from phi4mm_cli.schema import Clip, Message, Request, Word
 from phi4mm_cli.trust import Fault, Said
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from phi4mm_cli.errors import UsageError
 from phi4mm_cli.flow import Flow, Gather
 from phi4mm_cli.healing import Answer, Healed, Listener, Question
 from phi4mm_cli.options import ListeningOptions, SamplingOptions
-from phi4mm_cli.schema import Coverage, Profile, Segment, Source, Warning, Word
+from phi4mm_cli.outputs import Coverage, Segment, Warning
+from phi4mm_cli.schema import Profile, Source, Word
 
 if TYPE_CHECKING:
     from phi4mm_cli.media.audio import Recording

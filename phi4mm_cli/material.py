@@ -11,8 +11,9 @@ from pathlib import Path
 from phi4mm_cli import hearing, texts
 from phi4mm_cli.grounding import Line
 from phi4mm_cli.hearing import Listening
+from phi4mm_cli.outputs import Coverage, Transcript, Warning
 from phi4mm_cli.prompt import audio_tokens
-from phi4mm_cli.schema import Clip, Coverage, Source, Transcript, Warning
+from phi4mm_cli.schema import Clip, Source
 from phi4mm_cli.splitting import packed, pieces
 from phi4mm_cli.texts import Passage
 

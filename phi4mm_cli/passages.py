@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from phi4mm_cli import language_check, languages, prose, splitting, timing
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.options import SamplingOptions
-from phi4mm_cli.schema import Message, Request, Result, WarningCode
+from phi4mm_cli.outputs import WarningCode
+from phi4mm_cli.schema import Message, Request, Result
 
 TOGETHER, TOGETHER_TOKENS = 12, 300  # texts, and tokens of them, that go into one request for the sake of context
 LONGEST = 600  # tokens: a longer text is translated in parts, for of longer ones models leave things out

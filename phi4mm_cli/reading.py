@@ -14,8 +14,9 @@ from phi4mm_cli.errors import InputError
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.model.grid import MOST_CROPS
 from phi4mm_cli.options import SamplingOptions
+from phi4mm_cli.outputs import Page, Table, Warning
 from phi4mm_cli.paging import Detail, View
-from phi4mm_cli.schema import Message, Page, Request, Result, Table, Warning
+from phi4mm_cli.schema import Message, Request, Result
 
 if TYPE_CHECKING:
     from phi4mm_cli.media.document import Document

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from phi4mm_cli import console
+from phi4mm_cli.driver import Job
 from phi4mm_cli.errors import ExitCode, MemoryExhaustedError, Phi4Error
-from phi4mm_cli.flow import Job
 from phi4mm_cli.options import LogOptions
-from phi4mm_cli.schema import Document, Request, Result, Segment
+from phi4mm_cli.outputs import Document, Segment
+from phi4mm_cli.schema import Request, Result
 from phi4mm_cli.timing import clock
 from phi4mm_cli.writers import read_of
 

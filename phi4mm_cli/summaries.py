@@ -16,8 +16,9 @@ from phi4mm_cli.errors import InputError, UsageError
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.material import Limits, Part
 from phi4mm_cli.options import SamplingOptions
+from phi4mm_cli.outputs import SummaryPart, SummaryStyle, Warning
 from phi4mm_cli.prompt import AUDIO_TOKENS_PER_SECOND
-from phi4mm_cli.schema import Clip, Message, Profile, Request, Result, SummaryPart, SummaryStyle, Warning
+from phi4mm_cli.schema import Clip, Message, Profile, Request, Result
 from phi4mm_cli.splitting import packed, paragraphs
 from phi4mm_cli.timing import clock
 

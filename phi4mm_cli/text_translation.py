@@ -9,8 +9,8 @@ from pathlib import Path
 
 from phi4mm_cli import language_check, prose
 from phi4mm_cli.flow import Flow
+from phi4mm_cli.outputs import Coverage, Rendering, Translation, Warning, WarningCode
 from phi4mm_cli.passages import Asking, Rendered, translated
-from phi4mm_cli.schema import Coverage, Rendering, Translation, Warning, WarningCode
 from phi4mm_cli.texts import Passage
 from phi4mm_cli.written import read
 

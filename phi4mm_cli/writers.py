@@ -10,7 +10,7 @@ from typing import TextIO
 
 from phi4mm_cli import captions, subtitles, tables, timing
 from phi4mm_cli.captions import PRESETS, Caption, PresetName
-from phi4mm_cli.schema import WORD_TIMES, Body, Document, Pages, Segment, Summary, Transcript
+from phi4mm_cli.outputs import WORD_TIMES, Body, Document, Pages, Segment, Summary, Transcript
 from phi4mm_cli.subtitles import Cue, Kind, Subtitles, clock, directed, escaped
 
 Writer = Callable[[Document, TextIO], None]

@@ -12,7 +12,8 @@ from phi4mm_cli.captions.arrange import units
 from phi4mm_cli.captions.check import Rule, check
 from phi4mm_cli.captions.grammar import GRAMMARS, grammar_of
 from phi4mm_cli.captions.pieces import columns, pieces
-from phi4mm_cli.schema import Segment, Word
+from phi4mm_cli.outputs import Segment
+from phi4mm_cli.schema import Word
 from phi4mm_cli.subtitles import Cue, Subtitles
 
 NETFLIX = PRESETS[PresetName.NETFLIX]

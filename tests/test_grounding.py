@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from phi4mm_cli.grounding import MARK, Evidence, Line
-from phi4mm_cli.schema import Point
+from phi4mm_cli.outputs import Point
 from phi4mm_cli.texts import Passage
 
 SAID = (

@@ -28,9 +28,10 @@ from phi4mm_cli.engines.echo import ROOM, EchoEngine
 from phi4mm_cli.errors import InputError, RequestError
 from phi4mm_cli.media import audio, document
 from phi4mm_cli.options import SamplingOptions
+from phi4mm_cli.outputs import Pages
 from phi4mm_cli.paging import Detail, selection
 from phi4mm_cli.reading import PROMPT, TEMPERATURES, Reading, TextLayer
-from phi4mm_cli.schema import Finish, Pages, Picture, Request, Result
+from phi4mm_cli.schema import Finish, Picture, Request, Result
 
 ECHO = ("--engine", "echo")
 TABLE = "| Name | Price |\n|---|---|\n| Tea | 2.50 |"

@@ -31,7 +31,8 @@ from phi4mm_cli.flow import Flow, Gather
 from phi4mm_cli.hearing import Listening
 from phi4mm_cli.media import audio
 from phi4mm_cli.options import SamplingOptions
-from phi4mm_cli.schema import Clip, Profile, Request, Result, Source, Summary
+from phi4mm_cli.outputs import Summary
+from phi4mm_cli.schema import Clip, Profile, Request, Result, Source
 from phi4mm_cli.summaries import Style, Wording, plan
 
 RATE = 8000

@@ -17,7 +17,7 @@ from phi4mm_cli import languages
 from phi4mm_cli.commands import transcribe
 from phi4mm_cli.commands.sample import SAMPLES
 from phi4mm_cli.demo.world import prompts
-from phi4mm_cli.options import CaptionOutputOptions
+from phi4mm_cli.output_options import CaptionOutputOptions
 
 ECHO = ("--engine", "echo", "--no-vad", "--jsonl")
 CARD = "Transcribe the audio clip into text."

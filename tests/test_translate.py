@@ -22,7 +22,8 @@ from phi4mm_cli.commands.sample import SAMPLES
 from phi4mm_cli.commands.schema import json_schema
 from phi4mm_cli.hearing import Listening
 from phi4mm_cli.media import audio
-from phi4mm_cli.schema import Request, Source, Translation
+from phi4mm_cli.outputs import Translation
+from phi4mm_cli.schema import Request, Source
 from phi4mm_cli.subtitles import read
 
 EN = ["The meeting starts at nine o'clock on Monday.", "Please send the budget to Nina before Tuesday."]

@@ -17,18 +17,8 @@ from jsonschema import Draft202012Validator
 from phi4mm_cli import captions, writers
 from phi4mm_cli.captions import PresetName
 from phi4mm_cli.commands.schema import json_schema
-from phi4mm_cli.schema import (
-    Coverage,
-    Document,
-    ModelInfo,
-    Segment,
-    Timings,
-    Transcript,
-    Usage,
-    Warning,
-    WarningCode,
-    Word,
-)
+from phi4mm_cli.outputs import Coverage, Document, Segment, Timings, Transcript, Usage, Warning, WarningCode
+from phi4mm_cli.schema import ModelInfo, Word
 
 LONG = "The quarterly budget of the northern office was discussed at length, and nobody agreed with anybody else."
 

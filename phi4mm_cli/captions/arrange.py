@@ -14,7 +14,7 @@ from itertools import accumulate, pairwise
 from phi4mm_cli.captions.grammar import CLAUSE, Grammar, grammar_of
 from phi4mm_cli.captions.pieces import columns, limit, pieces, unspaced
 from phi4mm_cli.captions.presets import LINES, PRESETS, Preset, PresetName
-from phi4mm_cli.schema import Segment
+from phi4mm_cli.outputs import Segment
 from phi4mm_cli.timing import spread
 
 _FOREVER = 3_600_000  # milliseconds

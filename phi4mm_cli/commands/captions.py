@@ -19,7 +19,8 @@ from phi4mm_cli.captions.fix import fix
 from phi4mm_cli.captions.presets import FRAME_RATE, two_frames
 from phi4mm_cli.errors import InputError, UsageError
 from phi4mm_cli.files import STDIN, Input
-from phi4mm_cli.options import CaptionRules, LogOptions, option, with_shared
+from phi4mm_cli.options import LogOptions, option, with_shared
+from phi4mm_cli.output_options import CaptionRules
 from phi4mm_cli.report import Report
 from phi4mm_cli.schema import to_json
 from phi4mm_cli.subtitles import Subtitles

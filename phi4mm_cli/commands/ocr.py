@@ -16,19 +16,12 @@ from phi4mm_cli.captions.presets import PresetName
 from phi4mm_cli.errors import UsageError
 from phi4mm_cli.flow import Flow, Gather
 from phi4mm_cli.media import DOCUMENT_SUFFIXES
-from phi4mm_cli.options import (
-    EngineName,
-    EngineOptions,
-    Format,
-    LogOptions,
-    PageOutputOptions,
-    SamplingOptions,
-    option,
-    with_shared,
-)
+from phi4mm_cli.options import EngineName, EngineOptions, LogOptions, SamplingOptions, option, with_shared
+from phi4mm_cli.output_options import Format, PageOutputOptions
+from phi4mm_cli.outputs import Body, Coverage, Document, Page, Pages
 from phi4mm_cli.paging import ALL_PAGES, Detail, Selection
 from phi4mm_cli.reading import Reading, TextLayer
-from phi4mm_cli.schema import Body, Coverage, Document, Page, Pages, Profile, Source
+from phi4mm_cli.schema import Profile, Source
 
 EXAMPLES = """
 [b]Examples[/b]

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import typer
 
 from phi4mm_cli import console
-from phi4mm_cli.schema import SCHEMA_VERSION, Body, Document
+from phi4mm_cli.outputs import SCHEMA_VERSION, Body, Document
 from phi4mm_cli.tools.records import Exchange, ToolRun
 
 

@@ -20,16 +20,10 @@ from phi4mm_cli.grounding import Evidence
 from phi4mm_cli.hearing import Listening
 from phi4mm_cli.material import Material
 from phi4mm_cli.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES
-from phi4mm_cli.options import (
-    EngineOptions,
-    ListeningOptions,
-    LogOptions,
-    PageOutputOptions,
-    SamplingOptions,
-    option,
-    with_shared,
-)
-from phi4mm_cli.schema import Body, Point, Profile, Source, Summary, Warning
+from phi4mm_cli.options import EngineOptions, ListeningOptions, LogOptions, SamplingOptions, option, with_shared
+from phi4mm_cli.output_options import PageOutputOptions
+from phi4mm_cli.outputs import Body, Point, Summary, Warning
+from phi4mm_cli.schema import Profile, Source
 from phi4mm_cli.summaries import LENGTHS, NOTHING, Condensed, Plan, Style, Wording, condense, plan
 
 LONGEST_PART = 30.0  # minutes of sound; the model card: up to 30 minutes where it is to summarize

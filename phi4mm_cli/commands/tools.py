@@ -17,7 +17,8 @@ from phi4mm_cli import console
 from phi4mm_cli.asking import asking, question
 from phi4mm_cli.errors import AnswerError, ExitCode, UsageError
 from phi4mm_cli.options import EngineOptions, LogOptions, SamplingOptions, option, with_shared
-from phi4mm_cli.schema import Message, Timings, ToolCall, to_json
+from phi4mm_cli.outputs import Timings
+from phi4mm_cli.schema import Message, ToolCall, to_json
 from phi4mm_cli.tools import SYSTEM, Tool, by_name, loop
 from phi4mm_cli.tools.formats import OPTIONAL, flat, read_json
 from phi4mm_cli.tools.functions import Functions

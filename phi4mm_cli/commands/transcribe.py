@@ -14,16 +14,10 @@ from phi4mm_cli.batch import CountTokens, Task, run_files
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.hearing import Listening, Question
 from phi4mm_cli.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES
-from phi4mm_cli.options import (
-    CaptionOutputOptions,
-    EngineOptions,
-    ListeningOptions,
-    LogOptions,
-    SamplingOptions,
-    option,
-    with_shared,
-)
-from phi4mm_cli.schema import WORD_TIMES, Body, Profile, Source, Transcript
+from phi4mm_cli.options import EngineOptions, ListeningOptions, LogOptions, SamplingOptions, option, with_shared
+from phi4mm_cli.output_options import CaptionOutputOptions
+from phi4mm_cli.outputs import WORD_TIMES, Body, Transcript
+from phi4mm_cli.schema import Profile, Source
 
 PROMPT = "Transcribe the audio clip into text."  # the model card's
 LANGUAGE_PROMPT = "Transcribe the {language} audio clip into text."  # the Open ASR leaderboard's, multilingual

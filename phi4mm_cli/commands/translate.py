@@ -20,18 +20,12 @@ from phi4mm_cli.errors import InputError, UsageError
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.hearing import Answer, Listening, Question
 from phi4mm_cli.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES
-from phi4mm_cli.options import (
-    EngineOptions,
-    ListeningOptions,
-    LogOptions,
-    SamplingOptions,
-    TranslationOutputOptions,
-    option,
-    with_shared,
-)
+from phi4mm_cli.options import EngineOptions, ListeningOptions, LogOptions, SamplingOptions, option, with_shared
+from phi4mm_cli.output_options import TranslationOutputOptions
+from phi4mm_cli.outputs import Body, Rendering, Translation, Warning, WarningCode
 from phi4mm_cli.passages import Asking
 from phi4mm_cli.prompt import SEPARATOR
-from phi4mm_cli.schema import Body, Clip, Profile, Rendering, Request, Source, Translation, Warning, WarningCode
+from phi4mm_cli.schema import Clip, Profile, Request, Source
 from phi4mm_cli.text_translation import of_text
 from phi4mm_cli.written import read
 

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
-from phi4mm_cli import flow
+from phi4mm_cli import driver
 from phi4mm_cli.demo import exam
 from phi4mm_cli.demo.exam.cases import Case, Measure, Studio
 from phi4mm_cli.engines import Engine, open_engine
@@ -57,9 +57,9 @@ def main() -> None:
 
 def answer(engine: Engine, cases: Sequence[Case]) -> list[str]:
     """The program's answers, in order. Raises what a flow raised."""
-    jobs = (flow.Job(str(number), case.ask) for number, case in enumerate(cases))
+    jobs = (driver.Job(str(number), case.ask) for number, case in enumerate(cases))
     answers = [""] * len(cases)
-    for outcome in flow.run(jobs, engine):
+    for outcome in driver.run(jobs, engine):
         if outcome.error is not None:
             raise outcome.error
         answers[int(outcome.job.name)] = outcome.value or ""

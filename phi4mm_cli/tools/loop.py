@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from phi4mm_cli.errors import AnswerError
 from phi4mm_cli.flow import Flow
-from phi4mm_cli.schema import Message, Request, Result, Sampling, ToolCall, Warning
+from phi4mm_cli.outputs import Warning
+from phi4mm_cli.schema import Message, Request, Result, Sampling, ToolCall
 from phi4mm_cli.tools import Tool
 from phi4mm_cli.tools.calls import CallError, mentioned, parse
 from phi4mm_cli.tools.checking import check

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from phi4mm_cli.schema import SCHEMA_VERSION, ModelInfo, Timings, ToolCall, Usage, Warning, to_json
+from phi4mm_cli.outputs import SCHEMA_VERSION, Timings, Usage, Warning
+from phi4mm_cli.schema import ModelInfo, ToolCall, to_json
 
 ToolEnding = Literal["done", "failed", "refused", "time_limit"]
 
