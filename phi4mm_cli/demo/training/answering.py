@@ -6,10 +6,12 @@ import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import Phi4MultimodalForCausalLM
+from transformers.models.phi4_multimodal import modeling_phi4_multimodal as modeling
 
 from phi4mm_cli.demo.training.clips import FRAMES_PER_SECOND, Composer, Labelled
 from phi4mm_cli.demo.training.examples import Batch, Encoder, Example, collate
@@ -22,7 +24,9 @@ from phi4mm_cli.schema import Message
 
 LONGEST = 30.0  # seconds
 BEYOND = (330.0, 350.0)  # seconds of silence before a clip: more than 4,096 positions
+_rotate: Any = modeling.apply_rotary_pos_emb
 BEYOND_SHARE, BEYOND_FROM = 0.02, 0.6  # of the batches, in the later part of the stage
+POINTING_LAYER, POINTING_HEAD = 2, 1  # of four layers: the one after it can write down what the head has found
 SHARES = {
     "transcribe": 0.50,
     "translate": 0.16,
@@ -198,3 +202,52 @@ def guide_loss(
     spoken = wanted > 0
     right = float((logits.detach().argmax(-1) == wanted)[spoken].float().mean())
     return nn.functional.cross_entropy(logits, wanted, weights), right
+
+
+def pointers(writer: Encoder, heard: Heard, ids: Tensor) -> Tensor:
+    """Where the words of a transcript are said: (tokens, 3), a row for each token of the answer.
+
+    It has the place of the token before, the first audio token of its word, and the first that is not. There are none
+    where the answer does not begin with all that is said in the clip.
+    """
+    reply = str(heard.messages[-1].parts[0])
+    said = reply.split(f" {prompts.SEPARATOR}")[0]
+    if heard.labels is None or not said or len(said.split(" ")) != len(heard.labels.spans):
+        return torch.zeros(0, 3, dtype=torch.long)
+    audio = int((ids == writer.special["<|audio|>"]).nonzero()[0])
+    begin = int((ids == writer.special["<|assistant|>"]).nonzero()[-1])
+    offsets = writer.tokenizer.encode(said, add_special_tokens=False).offsets
+    spans = [heard.labels.spans[said[:end].count(" ")] for _, end in offsets]
+    return torch.tensor([(begin + k, audio + first, audio + last) for k, (first, last) in enumerate(spans)])
+
+
+class Pointing:
+    """Meets one layer's queries and keys, and teaches one of its heads to look at the word that is to be written."""
+
+    def __init__(self, network: Phi4MultimodalForCausalLM) -> None:
+        self._model = network.model
+        self._attention: Any = network.model.layers[POINTING_LAYER].self_attn
+        self._output = torch.zeros(())
+        self._attention.qkv_proj.register_forward_hook(self._meet)
+
+    def _meet(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        self._output = output
+
+    def loss(self, batch: Batch, wanted: Sequence[Tensor]) -> Tensor:
+        """The negative log-likelihood, in the head's look over all tokens before, of the audio tokens of the word."""
+        if not any(len(rows) for rows in wanted):
+            return torch.zeros(())
+        split = self._output.unflatten(2, (-1, self._attention.head_dim)).transpose(1, 2)  # type: ignore[no-untyped-call]
+        count = split.shape[1] - 2 * self._attention.config.num_key_value_heads  # of query heads
+        angles = self._model.rotary_emb(self._output, batch.positions)
+        queries, keys = _rotate(split[:, POINTING_HEAD, None], split[:, count, None], *angles)
+        losses = []
+        for row, pointers in enumerate(wanted):
+            if len(pointers):
+                asking, first, last = pointers.T[:, :, None]
+                places = torch.arange(keys.shape[2])
+                look = queries[row, 0, asking[:, 0]] @ keys[row, 0].T * self._attention.scaling
+                look = look.masked_fill(places > asking, -torch.inf).log_softmax(-1)
+                inside = look.masked_fill((places < first) | (places >= last), -torch.inf)
+                losses.append(-inside.logsumexp(-1))
+        return torch.cat(losses).mean()

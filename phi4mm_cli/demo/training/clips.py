@@ -28,6 +28,13 @@ class Labelled:
     features: Tensor  # (frames, 80)
     sounds: Tensor  # (positions, 4): numbers of the pool's sounds, 0 for none
     words: Tensor  # (positions,): token ids, 0 for none
+    spans: tuple[tuple[int, int], ...]  # of each word: its first position, and the first that is not its own
+
+
+def _positions(start: float, end: float) -> tuple[int, int]:
+    """The positions between two frames: the first one, and the first one after them."""
+    first, last = (round(edge / FRAMES_PER_POSITION - 0.5) for edge in (start, end))
+    return first, max(last, first + 1)
 
 
 class Composer:
@@ -45,6 +52,7 @@ class Composer:
         frames: list[NDArray[np.float32]] = []
         sounds: list[NDArray[np.uint8]] = []
         marks: list[tuple[int, float, float]] = []
+        spans: list[tuple[int, int]] = []
         at = 0
 
         def silence(seconds: float) -> None:
@@ -66,7 +74,9 @@ class Composer:
             wanted = len(features) // FRAMES_PER_SLOT
             sounds.append(np.pad(slots, (0, max(0, wanted - len(slots))))[:wanted])
             for word, start, end in utterance.words:
-                marks += self._marks(word, at + start * FRAMES_PER_SECOND, at + end * FRAMES_PER_SECOND)
+                first, last = (at + edge * FRAMES_PER_SECOND for edge in (start, end))
+                marks += self._marks(word, first, last)
+                spans.append(_positions(first, last))
             at += len(features)
         silence(rng.uniform(0, 0.6))
         features = np.concatenate(frames)
@@ -76,9 +86,10 @@ class Composer:
         labels = np.pad(labels, (0, 4 * positions - len(labels))).reshape(positions, 4)
         words = np.zeros(positions, np.int64)
         for token, start, end in marks:
-            first, last = (round(edge / FRAMES_PER_POSITION - 0.5) for edge in (start, end))
-            words[first : max(last, first + 1)] = token
-        return Labelled(torch.from_numpy(features), torch.from_numpy(labels.astype(np.int64)), torch.from_numpy(words))
+            words[slice(*_positions(start, end))] = token
+        return Labelled(
+            torch.from_numpy(features), torch.from_numpy(labels.astype(np.int64)), torch.from_numpy(words), tuple(spans)
+        )
 
     def without_words(self, seconds: float) -> Tensor:
         """Silence, noise or music: features (frames, 80)."""

@@ -209,6 +209,8 @@ def speech(rank: int, settings: Settings) -> loop.Stage:
         pool, writer, 1000 * done + rank, done / steps, 1 / steps, 60.0, 0.2, architecture.SWITCH
     )
 
+    pointing = answering.Pointing(network)
+
     def loss(drawn: tuple[list[answering.Heard], Batch]) -> tuple[Tensor, dict[str, float]]:
         clips, batch = drawn
         encoded = encode(module.encoder, [clip.features for clip in clips])
@@ -218,7 +220,9 @@ def speech(rank: int, settings: Settings) -> loop.Stage:
         total, figures = answer_loss(network, batch, inputs)
         spoken = [(rows, clip.labels.words) for rows, clip in zip(audio, clips, strict=True) if clip.labels]
         guide, right = answering.guide_loss(network, [rows for rows, _ in spoken], [words for _, words in spoken])
-        total = total + 0.3 * guide
+        wanted = [answering.pointers(writer, clip, ids) for clip, ids in zip(clips, batch.ids, strict=True)]
+        pointed = pointing.loss(batch, wanted)
+        total, figures = total + 0.3 * guide + 0.1 * pointed, figures | {"pointed": float(pointed.detach())}
         if labelled:
             heard, seen = heads.loss([rows for rows, _ in labelled], [labels for _, labels in labelled])
             total, figures = total + 0.2 * heard, figures | {"sounds": seen["sounds"], "guided": right}
