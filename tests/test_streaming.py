@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from tiny_model import write_tiny_model
 from torch import Tensor
 from transformers import DynamicCache
 
 from phi4mm_cli.engines.local import LocalEngine
+from phi4mm_cli.media import audio
 from phi4mm_cli.model.checkpoint import resolve
-from phi4mm_cli.schema import Message, Request, Result, Sampling
+from phi4mm_cli.schema import Clip, Message, Request, Result, Sampling
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +127,22 @@ def test_tool_calls_are_streamed_with_their_markers(engine: LocalEngine) -> None
     assert result.text == '<|tool_call|>[{"name": "rain", "arguments": {"city": "Paris"}}]<|/tool_call|>'
     assert result.finish == "stop"
     assert len(words) * 0.8 < len(pieces) <= len(words) + 2  # white space waits for what follows
+
+
+def test_other_requests_are_answered_between_the_pieces(tiny_folder: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", 0.1 * np.random.default_rng(0).standard_normal(16000), 16000)
+    clip = Clip(audio.source(tmp_path / "a.wav"), 0.0, 1.0)
+    heard, written = Request((Message("user", (clip,)),), Sampling(12)), asked("a b", 4)
+    with LocalEngine(resolve(str(tiny_folder)), device="cpu") as engine:
+        alone = answered(engine, heard), answered(engine, written)
+        answer, between = engine.stream(heard), []  # with the speech adapter, which the others do without
+        while True:
+            try:
+                next(answer)
+            except StopIteration as end:
+                result = end.value
+                break
+            between.append(answered(engine, written))
+        assert result == alone[0]
+        assert len(between) > 5
+        assert {*between} == {alone[1]}

@@ -24,7 +24,6 @@ from phi4mm_cli.schema import Message
 
 LONGEST = 30.0  # seconds
 BEYOND = (330.0, 350.0)  # seconds of silence before a clip: more than 4,096 positions
-_rotate: Any = modeling.apply_rotary_pos_emb
 BEYOND_SHARE, BEYOND_FROM = 0.02, 0.6  # of the batches, in the later part of the stage
 POINTING_LAYER, POINTING_HEAD = 2, 1  # of four layers: the one after it can write down what the head has found
 SHARES = {
@@ -36,6 +35,9 @@ SHARES = {
     "summary": 0.06,
     "nothing": 0.05,
 }
+
+
+_rotate: Any = modeling.apply_rotary_pos_emb
 
 
 @dataclass(frozen=True, slots=True, eq=False)
