@@ -71,11 +71,11 @@ def test_options_and_variables_reach_the_model_and_the_record(phi4mm: Phi4mm, tm
         return json.loads(phi4mm("transcribe", "a.wav", "--model", "demo", "--jsonl", *arguments, env=env).stdout)
 
     short = transcript("--max-new-tokens", 3)
-    assert short["options"] == {"language": None, "vad": True, "max_new_tokens": 3}
+    assert short["options"] == {"language": None, "vad": True, "word_timestamps": False, "max_new_tokens": 3}
     assert {warning["code"] for warning in short["warnings"]} == {"token_limit"}
     assert 0 < len(short["text"].split()) < 10
     (tmp_path / "phi4mm.toml").write_text("[transcribe]\ntop-p = 0.95\n", encoding="utf-8")
     drawn = transcript(PHI4MM_TEMPERATURE="1.8", PHI4MM_SEED="1", PHI4MM_MAX_NEW_TOKENS="40")
     wanted = {"temperature": 1.8, "top_p": 0.95, "seed": 1, "max_new_tokens": 40}
-    assert drawn["options"] == {"language": None, "vad": True} | wanted
+    assert drawn["options"] == {"language": None, "vad": True, "word_timestamps": False} | wanted
     assert "The meeting starts at six o'clock on Friday." not in drawn["text"]  # as it is written without chance

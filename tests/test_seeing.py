@@ -106,11 +106,11 @@ def test_the_same_answer_alone_and_in_any_batch(tiny_folder: Path, pictures: lis
 def test_large_pictures_take_the_place_of_several_rows(
     tiny_folder: Path, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("phi4mm_cli.engines.local.ROW_TOKENS", 545 / 2)
+    monkeypatch.setattr("phi4mm_cli.engines.queue.ROW_TOKENS", 545 / 2)
     with engine_on(tiny_folder, batch_size=4) as engine:
         asked = [request(pictures[0], "a" * n, budget=1) for n in (1, 2, 3, 4)]
         assert [len(batch) for batch in batches(engine, *asked)] == [1, 1, 1, 1]
-    monkeypatch.setattr("phi4mm_cli.engines.local.ROW_TOKENS", 600)
+    monkeypatch.setattr("phi4mm_cli.engines.queue.ROW_TOKENS", 600)
     with engine_on(tiny_folder, batch_size=4) as engine:
         assert [len(batch) for batch in batches(engine, *asked)] == [4]
 

@@ -101,7 +101,13 @@ def test_captions_of_the_sample(transcribed: Path) -> None:
 def test_json_of_the_sample(transcribed: Path) -> None:
     result = json.loads((transcribed / "meeting.json").read_text(encoding="utf-8"))
     Draft202012Validator(json_schema()).validate(result)
-    assert result["model"] == {"id": "demo", "engine": "local", "device": "cpu", "dtype": "float32"}
+    assert result["model"] == {
+        "id": "demo",
+        "engine": "local",
+        "device": "cpu",
+        "dtype": "float32",
+        "attention": "sdpa",
+    }
     assert result["source"] == str(MEETING)
     assert result["language"] == "en"  # judged by its words
     assert result["duration"] == pytest.approx(soundfile.info(MEETING).duration, abs=0.001)

@@ -89,7 +89,7 @@ class _Take:
     said: Twofold
 
     def warning(self, code: WarningCode, message: str, action: str, healed: bool) -> Warning:
-        return Warning(code, message, action, self.answer.chunk.start, self.answer.chunk.end, healed)
+        return Warning(code, message, action, self.answer.chunk.start, self.answer.chunk.end, healed=healed)
 
 
 def of_speech(source: Source, options: Options) -> Flow[Body]:
