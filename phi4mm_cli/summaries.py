@@ -108,6 +108,11 @@ class Wording:
         """What it is called in a result."""
         return "prompt" if self.prompt is not None else self.style.value
 
+    def recorded(self) -> dict[str, str | bool | None]:
+        """What a result says of it."""
+        own = {"length": self.length, "language": self.language, "prompt": self.prompt, "grounded": self.grounded}
+        return {"style": self.name, **own}
+
     @property
     def answer_tokens(self) -> int:
         """The budget of the summary."""

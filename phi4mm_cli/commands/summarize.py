@@ -172,11 +172,7 @@ def command(
         return lambda *sources: flow(sources, options)
 
     recorded = {
-        "style": wording.name,
-        "length": wording.length,
-        "language": wording.language,
-        "prompt": prompt,
-        "grounded": grounded,
+        **wording.recorded(),
         "part_minutes": part_minutes,
         "part_tokens": part_tokens,
         **listening.recorded(),

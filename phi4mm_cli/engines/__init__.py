@@ -111,10 +111,10 @@ def open_engine(
     from phi4mm_cli.engines.several import SeveralEngine
     from phi4mm_cli.model.checkpoint import resolve
 
-    names, checkpoint, heard = device_names(device), resolve(model, revision, adapters), listener or Silence()
+    names, checkpoint = device_names(device), resolve(model, revision, adapters)
     settings: dict[str, Any] = {"dtype": dtype, "batch_size": batch_size, "attention": attention, "quantize": quantize}
     if device_map is not None:
-        return LocalEngine(checkpoint, device, listener=heard, split=True, **settings)
+        return LocalEngine(checkpoint, device, listener=listener, split=True, **settings)
     if len(names) > 1:
-        return SeveralEngine(checkpoint, names, heard, **settings)
-    return LocalEngine(checkpoint, names[0], listener=heard, **settings)
+        return SeveralEngine(checkpoint, names, listener, **settings)
+    return LocalEngine(checkpoint, names[0], listener=listener, **settings)

@@ -49,7 +49,7 @@ class LocalEngine:
         device: str = "auto",
         dtype: str = "auto",
         batch_size: int | None = None,
-        listener: Listener = Silence(),  # noqa: B008 - it has no state
+        listener: Listener | None = None,
         attention: str = "auto",
         quantize: str | None = None,
         split: bool = False,
@@ -61,7 +61,7 @@ class LocalEngine:
         self._checkpoint, self._device, self._dtype = checkpoint, device, dtype
         self._attention, self._quantize, self._split = attention, quantize, split
         self._batch_size = batch_size
-        self._listener = listener
+        self._listener = listener or Silence()
         self._waiting = Waiting()
         self._model: Model | None = None
         self._place = ""  # where it is

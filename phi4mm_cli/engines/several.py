@@ -72,10 +72,10 @@ class SeveralEngine:
         self,
         checkpoint: Checkpoint,
         devices: Sequence[str],
-        listener: Listener = Silence(),  # noqa: B008 - it has no state
+        listener: Listener | None = None,
         **settings: Any,
     ) -> None:
-        self._checkpoint, self._listener, self._settings = checkpoint, listener, settings
+        self._checkpoint, self._listener, self._settings = checkpoint, listener or Silence(), settings
         self._unloaded = LocalEngine(checkpoint, **settings)  # what can be said without the weights
         self._info: ModelInfo | None = None
         self._workers = [_Worker(device) for device in devices]
