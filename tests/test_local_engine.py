@@ -234,7 +234,7 @@ with LocalEngine(resolve("demo"), device="cpu", batch_size=1) as engine:
     [failed] = answers(engine, [large], 20).values()
     print(isinstance(failed, MemoryExhaustedError), failed)
     engine._batch_size = 8
-    print(answers(engine, requests, 100) == alone, engine.room() // 4)
+    print(answers(engine, requests, 150) == alone, engine.room() // 4)
 """
 
 
