@@ -27,6 +27,15 @@ STRIPS_PER_CROP = 6  # which take as long
 SMALLEST = 0.75  # text that is scaled to less than this is not asked for
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A word in a picture, and which positions of the crops put together it takes."""
+
+    text: str
+    row: int
+    edges: tuple[float, ...]  # columns at which each of its letters begins, and at which the last one ends
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
     """A picture, and what is at each of its positions in the prompt."""
@@ -34,6 +43,7 @@ class Seen:
     crops: Crops
     labels: Tensor  # (tokens, 7): shape, tint, four letters from left to right, token id of the word; 0 for nothing
     used: tuple[int, int]  # rows and columns of positions of the crops put together, newlines not counted
+    written: tuple[Written, ...]  # in the order of reading
 
     @property
     def words(self) -> Tensor:
@@ -71,7 +81,12 @@ class Labeller:
         detail = self._grid(drawing.marks, rows, columns, scale, scale)
         whole = self._grid(drawing.marks, 16, 16, scale * CROP / width, scale * CROP / height)
         labels = torch.cat((_lines(detail), torch.zeros(1, 7, dtype=torch.long), _lines(whole)))
-        return Seen(crops, labels, (rows, columns))
+        written = tuple(
+            Written(mark.text, int((mark.box[1] + mark.box[3]) / 2 * scale / CELL), _columns(mark, scale))
+            for mark in drawing.marks
+            if mark.kind == "text"
+        )
+        return Seen(crops, labels, (rows, columns), written)
 
     def _grid(self, marks: Sequence[Mark], rows: int, columns: int, across: float, down: float) -> Tensor:
         """(rows, columns, 7): shape, tint, four letters, word."""
@@ -83,7 +98,7 @@ class Labeller:
             if mark.kind == "text":
                 row = int((top + bottom) / 2)
                 if row < rows and min(across, down) >= SMALLEST:
-                    self._write(grid[row], mark, across / CELL)
+                    self._write(grid[row], mark, _columns(mark, across))
                 continue
             lines = slice(_within(top, rows), max(_within(bottom, rows), _within(top, rows) + 1))
             area = (lines, slice(_within(left, columns), max(_within(right, columns), _within(left, columns) + 1)))
@@ -95,9 +110,8 @@ class Labeller:
             grid[half, area[1], 6] = self._names[mark.text]
         return grid
 
-    def _write(self, row: Tensor, mark: Mark, scale: float) -> None:
+    def _write(self, row: Tensor, mark: Mark, edges: Sequence[float]) -> None:
         """A word's letters and tokens into its row of positions, (columns, 7)."""
-        edges = [edge * scale for edge in mark.edges]
         for letter, begin, end in zip(mark.text, edges, edges[1:], strict=False):
             first, last = (round(LETTERS_PER_POSITION * edge) for edge in (begin, end))
             for slot in range(first, max(last, first + 1)):
@@ -122,6 +136,10 @@ class Labeller:
                 spans = [(token, a, b) for token, (a, b) in zip(bare.ids, bare.offsets, strict=True)]
             self._tokens[word] = spans
         return self._tokens[word]
+
+
+def _columns(mark: Mark, scale: float) -> tuple[float, ...]:
+    return tuple(edge * scale / CELL for edge in mark.edges)
 
 
 def _within(edge: float, count: int) -> int:

@@ -246,6 +246,7 @@ def see(rank: int, settings: Settings) -> loop.Stage:
     named = _thawed(network, named)
     steps, done = settings.steps or 5000, loop.resumed(settings.state())
     batches = seeing.batches(pool, writer, 1000 * done + rank, done / steps, 1 / steps, 10, 0.2, architecture.SWITCH)
+    pointing = answering.Pointing(network)
 
     def loss(drawn: tuple[list[seeing.Shown], Batch]) -> tuple[Tensor, dict[str, float]]:
         shown, batch = drawn
@@ -262,11 +263,14 @@ def see(rank: int, settings: Settings) -> loop.Stage:
         media = {writer.special["<|image|>"]: embedded, writer.special["<|audio|>"]: spoken}
         total, figures = answer_loss(network, batch, answering.embeddings(network, batch, media))
         guide, right = answering.guide_loss(network, embedded, [picture.words for picture in seen], 0.2)
+        wanted = [seeing.pointers(writer, item, ids) for item, ids in zip(shown, batch.ids, strict=True)]
+        pointed = pointing.loss(batch, wanted)
         # Mirrored, so that what the projection for speech alone gives would not be understood beside a picture.
         told, _ = answering.guide_loss(network, [-rows for rows in spoken], [clip.words for clip in clips])
         apart, seen_right = heads.loss(torch.cat(features), torch.cat([picture.labels for picture in seen]))
         del seen_right["words"]
-        return total + 0.3 * (guide + told) + 0.1 * apart, figures | seen_right | {"guided": right}
+        figures |= {"guided": right, "pointed": float(pointed.detach())}
+        return total + 0.3 * (guide + told) + 0.1 * (apart + pointed), figures | seen_right
 
     return loop.Stage(named, batches, loss, steps, 8e-4, settings.state(), settings.minutes)
 
