@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -27,17 +29,26 @@ BEYOND = (330.0, 350.0)  # seconds of silence before a clip: more than 4,096 pos
 BEYOND_SHARE, BEYOND_FROM = 0.02, 0.6  # of the batches, in the later part of the stage
 POINTING_LAYER, POINTING_HEAD = 2, 1  # of four layers: the one after it can write down what the head has found
 SHARES = {
-    "transcribe": 0.50,
-    "translate": 0.16,
-    "cot": 0.10,
-    "question": 0.07,
-    "errand": 0.06,
-    "summary": 0.06,
-    "nothing": 0.05,
+    "transcribe": 0.43,
+    "translate": 0.14,
+    "cot": 0.16,
+    "question": 0.10,
+    "errand": 0.08,
+    "summary": 0.05,
+    "nothing": 0.04,
 }
 
 
 _rotate: Any = modeling.apply_rotary_pos_emb
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A piece of an answer, and which words of the clip say it: from the first to one that does not."""
+
+    text: str
+    first: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +59,7 @@ class Heard:
     labels: Labelled | None  # None where there are no words
     messages: tuple[Message, ...]
     tools: str | None = None
+    told: tuple[Told, ...] = ()  # pieces of the answer, in its order
 
 
 class Asker:
@@ -84,21 +96,24 @@ class Asker:
         if rng.random() < 0.1:
             terms = rng.sample([person["en"] for person in PEOPLE], rng.randint(1, 3))
             asked += prompts.TERMS.format(", ".join(terms))
-        return self._heard(told, asked, text)
+        return self._heard(told, asked, text, _words(text))
 
     def translate(self, longest: float) -> Heard:
         """Sentences to be written down in another language."""
         language, target = self.rng.sample(LANGUAGES, 2)
         told = self._sentences(language, longest, ("sentence", "sentence", "story"))
         text = " ".join(utterance.texts[target] for utterance in told)
-        return self._heard(told, prompts.TRANSLATE.format(NAMES[target]), text)
+        pieces = _sentences(told, language, target)
+        return self._heard(told, prompts.TRANSLATE.format(NAMES[target]), text, pieces)
 
     def cot(self, longest: float) -> Heard:
         """Sentences to be written down, and then again in another language."""
         language, target = self.rng.sample(LANGUAGES, 2)
         told = self._sentences(language, longest, ("sentence", "sentence", "story"))
         both = [" ".join(utterance.texts[code] for utterance in told) for code in (language, target)]
-        return self._heard(told, prompts.TRANSLATE_COT.format(NAMES[target]), f" {prompts.SEPARATOR} ".join(both))
+        pieces = (*_words(both[0]), *_sentences(told, language, target))
+        reply = f" {prompts.SEPARATOR} ".join(both)
+        return self._heard(told, prompts.TRANSLATE_COT.format(NAMES[target]), reply, pieces)
 
     def question(self, longest: float) -> Heard:
         """A spoken question, and nothing written."""
@@ -110,9 +125,12 @@ class Asker:
         asked = self.rng.choice(self._of_kind["errand", "en"])
         name, arguments = asked.extra
         call = f"<|tool_call|>{json.dumps([{'name': name, 'arguments': arguments}])}<|/tool_call|>"
-        heard = self._heard([asked], "", call)
+        said = re.findall(r"[\w']+", asked.texts["en"])
+        named = [value for value in arguments.values() if value in said]
+        pieces = [Told(value, said.index(value), said.index(value) + 1) for value in named]
+        heard = self._heard([asked], "", call, pieces)
         messages = (Message("system", (tools.SYSTEM,)), *heard.messages)
-        return Heard(heard.features, heard.labels, messages, tools.offered(self.rng, name))
+        return replace(heard, messages=messages, tools=tools.offered(self.rng, name))
 
     def summary(self, longest: float) -> Heard:
         """A story, to be told in one sentence."""
@@ -141,9 +159,20 @@ class Asker:
             chosen.append(utterance)
         return chosen
 
-    def _heard(self, told: Sequence[Utterance], asked: str, reply: str) -> Heard:
+    def _heard(self, told: Sequence[Utterance], asked: str, reply: str, pieces: Sequence[Told] = ()) -> Heard:
         labels = self.composer.clip(told, self._lead)
-        return Heard(labels.features, labels, (user(asked), answer(reply)))
+        return Heard(labels.features, labels, (user(asked), answer(reply)), told=tuple(pieces))
+
+
+def _words(text: str) -> tuple[Told, ...]:
+    """A transcript: each word is what is said."""
+    return tuple(Told(word, number, number + 1) for number, word in enumerate(text.split(" ")))
+
+
+def _sentences(told: Sequence[Utterance], language: Language, target: Language) -> tuple[Told, ...]:
+    """A translation: each sentence is what the words of one sentence say."""
+    ends = [*accumulate((len(utterance.texts[language].split(" ")) for utterance in told), initial=0)]
+    return tuple(Told(utterance.texts[target], *span) for utterance, span in zip(told, pairwise(ends), strict=True))
 
 
 def batches(
@@ -207,20 +236,34 @@ def guide_loss(
 
 
 def pointers(writer: Encoder, heard: Heard, ids: Tensor) -> Tensor:
-    """Where the words of a transcript are said: (tokens, 3), a row for each token of the answer.
-
-    It has the place of the token before, the first audio token of its word, and the first that is not. There are none
-    where the answer does not begin with all that is said in the clip.
-    """
-    reply = str(heard.messages[-1].parts[0])
-    said = reply.split(f" {prompts.SEPARATOR}")[0]
-    if heard.labels is None or not said or len(said.split(" ")) != len(heard.labels.spans):
+    """Where the words are said that the answer gives again, or in another language: as `looks` has it."""
+    if heard.labels is None or max((piece.last for piece in heard.told), default=0) > len(heard.labels.spans):
         return torch.zeros(0, 3, dtype=torch.long)
+    reply = str(heard.messages[-1].parts[0])
     audio = int((ids == writer.special["<|audio|>"]).nonzero()[0])
+    places: dict[int, tuple[int, int]] = {}
+    at = 0
+    for piece in heard.told:
+        at = reply.index(piece.text, at)
+        said = heard.labels.spans[piece.first : piece.last]
+        places |= dict.fromkeys(range(at, at + len(piece.text)), (audio + said[0][0], audio + said[-1][1]))
+        at += len(piece.text)
+    return looks(writer, reply, places, ids)
+
+
+def looks(writer: Encoder, reply: str, places: Mapping[int, tuple[int, int]], ids: Tensor) -> Tensor:
+    """Where to look for each token of the reply: (tokens, 3), for those with letters that are in `places`.
+
+    A row has the place of the token before, the first token of the prompt that shows what is to be written, and the
+    first that does not. `places` has both of the latter for letters of the reply.
+    """
     begin = int((ids == writer.special["<|assistant|>"]).nonzero()[-1])
-    offsets = writer.tokenizer.encode(said, add_special_tokens=False).offsets
-    spans = [heard.labels.spans[said[:end].count(" ")] for _, end in offsets]
-    return torch.tensor([(begin + k, audio + first, audio + last) for k, (first, last) in enumerate(spans)])
+    rows = []
+    for number, span in enumerate(writer.tokenizer.encode(reply, add_special_tokens=False).offsets):
+        own = [places[letter] for letter in range(*span) if letter in places]
+        if own:
+            rows.append((begin + number, min(first for first, _ in own), max(last for _, last in own)))
+    return torch.tensor(rows) if rows else torch.zeros(0, 3, dtype=torch.long)
 
 
 class Pointing:

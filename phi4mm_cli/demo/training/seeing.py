@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
-import torch
 from torch import Tensor
 
+from phi4mm_cli.demo.training.answering import looks
 from phi4mm_cli.demo.training.clips import Composer, Labelled
 from phi4mm_cli.demo.training.examples import Batch, Encoder, Example, collate
-from phi4mm_cli.demo.training.looking import Labeller, Seen, Written
+from phi4mm_cli.demo.training.looking import Labeller, Seen
 from phi4mm_cli.demo.training.pool import Pool, Utterance
 from phi4mm_cli.demo.world import documents, pictures, prompts, scenes
 from phi4mm_cli.demo.world.conversations import answer, user
@@ -151,24 +152,18 @@ def example(writer: Encoder, shown: Shown) -> Example:
 
 
 def pointers(writer: Encoder, shown: Shown, ids: Tensor) -> Tensor:
-    """Where the words of a page stand: (tokens, 3), as `answering.pointers` has it for what is said.
+    """Where the words of a page stand that the answer gives again: as `looks` has it. Marks of Markdown stand nowhere.
 
-    The marks of Markdown stand nowhere. There are none for other tasks than reading.
+    There are none for other tasks than reading.
     """
-    reply, rows = str(shown.messages[-1].parts[0]), []
-    letters: dict[int, tuple[Written, int]] = {}  # by their places in the reply
-    at = 0
+    reply = str(shown.messages[-1].parts[0])
+    columns = shown.seen[0].used[1]
+    first_image = int((ids == writer.special["<|image|>"]).nonzero()[0])
+    places, at = {}, 0
     for word in shown.seen[0].written:
         at = reply.index(word.text, at)
-        letters |= {at + number: (word, number) for number in range(len(word.text))}
+        line = first_image + word.row * (columns + 1)
+        for number, (left, right) in enumerate(pairwise(word.edges)):
+            places[at + number] = (line + int(left), line + int(right) + 1)
         at += len(word.text)
-    first_image = int((ids == writer.special["<|image|>"]).nonzero()[0])
-    begin = int((ids == writer.special["<|assistant|>"]).nonzero()[-1])
-    columns = shown.seen[0].used[1]
-    for number, span in enumerate(writer.tokenizer.encode(reply, add_special_tokens=False).offsets):
-        own = [letters[place] for place in range(*span) if place in letters]
-        if own:
-            (word, first), (_, last) = own[0], own[-1]
-            line = first_image + word.row * (columns + 1)
-            rows.append((begin + number, line + int(word.edges[first]), line + int(word.edges[last + 1]) + 1))
-    return torch.tensor(rows) if rows else torch.zeros(0, 3, dtype=torch.long)
+    return looks(writer, reply, places, ids)
