@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from phi4mm_cli.schema import Clip, Message, Picture
+from phi4mm_cli.schema import Clip, Message, Picture, Reply
 
 END = "<|end|>"
 TOOLS, TOOLS_END = "<|tool|>", "<|/tool|>"
@@ -29,7 +29,7 @@ class Marker:
 
 AUDIO_TOKENS_PER_SECOND = 12.5
 
-Piece = Marker | str | Clip | Picture
+Piece = Marker | str | Clip | Picture | Reply
 
 _CALL_MARKERS = re.compile(f"({re.escape(TOOL_CALL)}|{re.escape(TOOL_CALL_END)})")
 
@@ -68,8 +68,14 @@ def size(messages: tuple[Message, ...], count: Callable[[str], int], tools: str 
         if kind is str:  # neighbours are one text, for tokens do not end where pieces do
             tokens += count("".join(str(piece) for piece in pieces))
         else:
-            tokens += sum(audio_tokens(piece.end - piece.start) if isinstance(piece, Clip) else 1 for piece in pieces)
+            tokens += sum(_size(piece, count) for piece in pieces)
     return tokens
+
+
+def _size(piece: Piece, count: Callable[[str], int]) -> int:
+    if isinstance(piece, Reply):
+        return len(piece.tokens) or count(piece.text)
+    return audio_tokens(piece.end - piece.start) if isinstance(piece, Clip) else 1
 
 
 def audio_tokens(seconds: float) -> int:
@@ -79,7 +85,7 @@ def audio_tokens(seconds: float) -> int:
 
 
 def _parts(message: Message) -> Iterator[Piece]:
-    """The parts of a message; in the model's own earlier answers the markers of tool calls are what they were."""
+    """The parts of a message; in an earlier answer that came as text the markers of tool calls are what they were."""
     for part in message.parts:
         if message.role != "assistant" or not isinstance(part, str):
             yield part

@@ -48,7 +48,18 @@ class Picture:
     band: tuple[int, int] | None = None  # rows of those pixels, from and to; None is all
 
 
-Part = str | Clip | Picture
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer of the model, as it gave it: it goes into the next prompt token for token, and nothing is retokenised.
+
+    An engine whose vocabulary is another, so that the tokens do not spell the text, reads the text.
+    """
+
+    text: str
+    tokens: tuple[int, ...]  # the Result's; () where only the text is known
+
+
+Part = str | Clip | Picture | Reply
 Role = Literal["system", "user", "assistant", "tool"]
 
 
@@ -129,6 +140,14 @@ class Result:
     finish: Finish
     prompt_tokens: int
     words: tuple[Word, ...] | None = None  # of a transcript, timed from the clip's start; None: not asked, or not known
+    quoted: tuple[int, ...] | None = (
+        None  # where the text has the letters of <|tool_call|>, and no such token was given
+    )
+
+    @property
+    def reply(self) -> Reply:
+        """The answer as a part of the conversation that goes on."""
+        return Reply(self.text, self.tokens)
 
 
 @dataclass(frozen=True, slots=True)

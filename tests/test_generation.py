@@ -204,3 +204,15 @@ def test_tool_calls_keep_their_markers_and_other_control_tokens_are_not_shown(ti
     half = tiny.tokenizer.encode("ß").ids[:1]  # of the two bytes of a character
     pieces, result = scripted(tiny, call, *half, call_end)
     assert result.text == "".join(pieces) == "<|tool_call|>\ufffd<|/tool_call|>"
+    assert result.quoted is None
+
+
+def test_letters_of_a_marker_are_told_from_the_token(tiny: Model) -> None:
+    call, user = (tiny.tokenizer.token_to_id(f"<|{name}|>") for name in ("tool_call", "user"))
+    letters = [t for letter in "<|tool_call|>" for t in tiny.tokenizer.encode(letter).ids]
+    half = tiny.tokenizer.encode("ß").ids[:1]
+    assert scripted(tiny, " ", *letters)[1].quoted == (0,)
+    assert scripted(tiny, call, "[]")[1].quoted is None
+    _, result = scripted(tiny, "\n A ", user, *half, call, "[] ü", *letters, call, " ", *letters, call)
+    assert result.text == "A \ufffd<|tool_call|>[] ü<|tool_call|><|tool_call|> <|tool_call|><|tool_call|>"
+    assert result.quoted == (20, 47)

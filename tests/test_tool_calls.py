@@ -159,6 +159,29 @@ def test_what_is_meant_as_a_call_and_is_none(answer: str, message: str) -> None:
         parse(answer, NAMES)
 
 
+QUOTED = [  # single quotation marks stand for the brackets of a marker that is only letters
+    ("‹tool_call›[{PARIS}]", []),
+    ("It says ‹tool_call›[{PARIS}]<|/tool_call|>", []),
+    ("It says ‹tool_call›functools[{PARIS}]", []),
+    ("It says ‹tool_call› and then [{PARIS}]", []),
+    ("‹tool_call›‹tool_call›[{PARIS}]", []),
+    ("‹tool_call›[{PARIS}", []),
+    ("‹tool_call›[1] <|tool_call|>[{PARIS}]", PARIS),
+    ("<|tool_call|>[{PARIS}]<|/tool_call|> as in ‹tool_call›[{RUN}]", PARIS),
+    ("[{PARIS}] ‹tool_call›", []),
+    ('<|tool_call|>[{"name": "run", "arguments": {"a": "‹tool_call›"}}]', run(a="<|tool_call|>")),
+    ('[{"name": "run", "arguments": {"a": "‹tool_call›"}}]', run(a="<|tool_call|>")),
+]
+
+
+@pytest.mark.parametrize(("answer", "expected"), QUOTED, ids=range(len(QUOTED)))
+def test_letters_of_the_marker_begin_no_call(answer: str, expected: list[ToolCall]) -> None:
+    answer = answer.replace("{PARIS}", PARIS_TEXT).replace("{RUN}", '{"name": "run", "arguments": {}}')
+    answer = answer.replace("‹tool_call›", "‹|tool_call|›")
+    quoted = [at for at in range(len(answer)) if answer.startswith("‹", at)]
+    assert parse(answer.replace("‹", "<").replace("›", ">"), NAMES, quoted) == expected
+
+
 def test_the_table_is_long_enough() -> None:
     assert len(READ) + len(TEXT) + len(INVALID) >= 40
 

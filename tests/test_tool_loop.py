@@ -66,7 +66,11 @@ def test_a_call_its_result_and_the_answer() -> None:
     assert made == [ToolCall("get_weather", {"city": "Paris"})]
     assert [step.answer for step in done.steps] == [WEATHER]
     assert asked[0].messages == ASKED
-    assert asked[1].messages == (*ASKED, Message("assistant", (WEATHER,)), Message("tool", ('{"degrees": 5}',)))
+    assert asked[1].messages == (
+        *ASKED,
+        Message("assistant", (said(WEATHER).reply,)),
+        Message("tool", ('{"degrees": 5}',)),
+    )
     assert json.loads(asked[0].tools or "")[0]["parameters"] == {"city": {"description": "", "type": "str"}}
 
 
@@ -88,7 +92,7 @@ def test_an_invalid_call_is_asked_for_again_with_the_error() -> None:
     done, asked, made = conversed([written(("get_weather", {"town": "Paris"})), WEATHER, "Cold."])
     assert (done.text, len(done.steps), made) == ("Cold.", 1, [ToolCall("get_weather", {"city": "Paris"})])
     [*_, wrong, error] = asked[1].messages
-    assert wrong == Message("assistant", (written(("get_weather", {"town": "Paris"})),))
+    assert wrong == Message("assistant", (said(written(("get_weather", {"town": "Paris"}))).reply,))
     assert error.role == "tool"
     assert "get_weather: " in json.loads(str(error.parts[0]))["error"]
 

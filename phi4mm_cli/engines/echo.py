@@ -8,7 +8,7 @@ from typing import Self
 
 from phi4mm_cli import prompt, timing
 from phi4mm_cli.errors import RequestError
-from phi4mm_cli.schema import Clip, Finish, ModelInfo, Part, Picture, Profile, Request, Result
+from phi4mm_cli.schema import Clip, Finish, ModelInfo, Part, Picture, Profile, Reply, Request, Result
 
 ROOM = 64
 
@@ -85,4 +85,6 @@ def _words(part: Part) -> str:
     if isinstance(part, Picture):
         place = f" page {part.page}" if part.page else f" {part.time:.3f}" if part.time is not None else ""
         return f"[picture{place}]"
+    if isinstance(part, Reply):
+        return part.text
     return part

@@ -226,7 +226,10 @@ def _compose(model: Model, request: Request) -> tuple[Prompt, str]:
     try:
         with _within_memory("a single request"):
             media = [
-                _medium(part) for message in request.messages for part in message.parts if not isinstance(part, str)
+                _medium(part)
+                for message in request.messages
+                for part in message.parts
+                if isinstance(part, (Clip, Picture))
             ]
         prompt = compose(model, render(request.messages, request.tools), media, request.sampling)
         prompt = replace(prompt, word_times=request.word_times)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from phi4mm_cli.errors import InputError
-from phi4mm_cli.schema import Picture, Request
+from phi4mm_cli.schema import Picture, Reply, Request
 
 VIDEO_FRAME = (1280, 720)  # pixels, as long as it is not decoded
 ROW_TOKENS = 900  # a prompt of more counts as several rows of a batch; clips of 30 s have less
@@ -65,7 +65,9 @@ def _kind(asked: Request) -> tuple[bool, bool]:
 
 def _tokens(request: Request) -> float:
     """About how long the prompt will be, in tokens, from the headers of its media."""
-    letters = sum(len(part) for message in request.messages for part in message.parts if isinstance(part, str))
+    parts = [part for message in request.messages for part in message.parts]
+    texts = [part.text if isinstance(part, Reply) else part for part in parts if isinstance(part, (str, Reply))]
+    letters = sum(map(len, texts))
     letters += len(request.tools or "")
     seconds = sum(clip.end - clip.start for clip in request.clips)
     return letters / 4 + 12.5 * seconds + sum(_picture_tokens(picture) for picture in request.pictures)

@@ -6,6 +6,7 @@ budget, and it leaves the batch when it ends.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -24,8 +25,8 @@ from phi4mm_cli.model.pixels import Crops
 from phi4mm_cli.model.rows import Rows
 from phi4mm_cli.model.sampling import Chooser, choose
 from phi4mm_cli.model.vision import embed_pictures
-from phi4mm_cli.prompt import Marker, Piece
-from phi4mm_cli.schema import Finish, Result, Sampling
+from phi4mm_cli.prompt import TOOL_CALL, Marker, Piece
+from phi4mm_cli.schema import Finish, Reply, Result, Sampling
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +57,8 @@ def compose(model: Model, pieces: Iterable[Piece], media: Iterable[Tensor | Crop
         for piece in group:
             if isinstance(piece, Marker):
                 ids.append(_marker_id(model, piece.token))
+            elif isinstance(piece, Reply):
+                ids += _reply_ids(model, piece)
             elif isinstance(medium := next(waiting), Crops):
                 pictures.append(medium)
                 ids += [model.image_token] * medium.tokens
@@ -76,6 +79,16 @@ def _marker_id(model: Model, token: str) -> int:
     if number is None:
         raise MissingError(f"the model's vocabulary has no {token}", "Its tokenizer.json must have the chat markers")
     return number
+
+
+def _reply_ids(model: Model, reply: Reply) -> Sequence[int]:
+    """Its own tokens; those of its text where they are another vocabulary's, as when the model was changed."""
+    rows, media = model.network.model.embed_tokens.num_embeddings, (model.audio_token, model.image_token)
+    known = all(0 <= token < rows and token not in media for token in reply.tokens)
+    if known and _text(model, reply.tokens) == reply.text:
+        return reply.tokens
+    ids: list[int] = model.tokenizer.encode(reply.text, add_special_tokens=False).ids
+    return ids
 
 
 def rope_side(model: Model, prompt: Prompt) -> str:
@@ -129,9 +142,29 @@ def _result(model: Model, prompt: Prompt, tokens: list[int]) -> Result:
     if tokens and tokens[-1] in model.end_tokens:
         finish = "stop"
         tokens = tokens[:-1]
+    text = _text(model, tokens)
+    return Result(text, tuple(tokens), finish, len(prompt.ids), quoted=_quoted(model, tokens, text))
+
+
+def _text(model: Model, tokens: Sequence[int]) -> str:
+    """What is seen of an answer."""
     seen = [token for token in tokens if token not in model.unseen_tokens]
-    text = model.tokenizer.decode(seen, skip_special_tokens=False).strip()
-    return Result(text=text, tokens=tuple(tokens), finish=finish, prompt_tokens=len(prompt.ids))
+    text: str = model.tokenizer.decode(seen, skip_special_tokens=False)
+    return text.strip()
+
+
+def _quoted(model: Model, tokens: Sequence[int], text: str) -> tuple[int, ...] | None:
+    """Where `text` has letters that read like the marker of tool calls; None where each is the marker itself.
+
+    So it is too where the vocabulary has no such token, and a model can only write the letters.
+    """
+    marker = model.tokenizer.token_to_id(TOOL_CALL)
+    places = [found.start() for found in re.finditer(re.escape(TOOL_CALL), text)]
+    if marker is None or len(places) == tokens.count(marker):
+        return None
+    # A marker begins where the text before it ends, but for white space at the very start.
+    real = {len(_text(model, tokens[: at + 1])) - len(TOOL_CALL) for at in range(len(tokens)) if tokens[at] == marker}
+    return tuple(place for place in places if place not in real)
 
 
 @torch.inference_mode()

@@ -2,7 +2,8 @@
 
 The model writes `<|tool_call|>[{"name": ..., "arguments": {...}}]<|/tool_call|>` or `functools[...]`; where an engine
 leaves special tokens out of its texts, the list stands bare. JSON is decoded as JSON, so that brackets, braces and
-markers inside of strings end nothing.
+markers inside of strings end nothing. Letters of the marker that are no control token, as when a document is quoted,
+begin no call.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ MOST_LEVELS = 100
 
 # Where a call may begin. "functools[lru_cache]" is talk about Python; a call goes on with an object.
 _START = re.compile(rf"(?P<marker>{re.escape(TOOL_CALL)}|\bfunctools\s*(?=\[\s*\{{))|[\[{{]")
+_MARKER = re.compile(re.escape(TOOL_CALL))
 _BEGUN = re.compile(r'\s*(?:```(?:json)?\s*)?\[?\s*\{\s*"name"')  # an answer that was to be a bare call
 _LEAD = re.compile(r"\s*(?:```(?:json)?\s*)?(?:functools\s*(?=\[))?")  # what may stand between a marker and its list
 _BETWEEN = re.compile(r"[\s,;]*")  # what may stand between two lists
@@ -31,18 +33,23 @@ class CallError(ValueError):
     """What the model wrote is meant to be a call, and is none. The message is for the model."""
 
 
-def parse(answer: str, names: Collection[str]) -> list[ToolCall]:
+def parse(answer: str, names: Collection[str], quoted: Collection[int] = ()) -> list[ToolCall]:
     """The calls in `answer`, in order; [] where it is text and nothing else. Raises CallError.
 
     `names` are those of the tools on offer. Behind a marker, any name is a call, so that the model can be told of one
     that is not on offer. A bare list is a call only where every item has a name on offer and arguments, and where the
     answer ends with it: what is quoted on the way is not taken for one. Nor is what stands in a text of other JSON.
+    `quoted` are the Result's: up to the next real marker, nothing behind these letters is a call.
     """
     marked: list[ToolCall] = []
     bare: list[ToolCall] = []
     broken: CallError | None = None
     place = 0
     while start := _START.search(answer, place):
+        if start.start() in quoted:
+            real = (marker.start() for marker in _MARKER.finditer(answer, start.end()))
+            bare, place = [], next((at for at in real if at not in quoted), len(answer))
+            continue
         if start["marker"]:
             calls, place = _block(answer, start.end())
             marked += calls

@@ -44,9 +44,9 @@ def turn(messages: tuple[Message, ...], tools: Tools, sampling: Sampling) -> Flo
     error = CallError()
     for _ in range(2):
         (result,) = yield [Request(messages, sampling, offered)]
-        messages = (*messages, Message("assistant", (result.text,)))
+        messages = (*messages, Message("assistant", (result.reply,)))
         try:
-            calls = tuple(check(call, tools) for call in parse(result.text, tools))
+            calls = tuple(check(call, tools) for call in parse(result.text, tools, result.quoted or ()))
         except CallError as invalid:
             error = invalid
             messages = (*messages, Message("tool", (failure(str(error)),)))
