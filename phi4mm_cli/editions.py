@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TextIO
 
 from phi4mm_cli import captions, languages, subtitles, texts, writers, written
-from phi4mm_cli.batch import Edition
 from phi4mm_cli.captions import PRESETS, Pair, PresetName
 from phi4mm_cli.errors import InputError
 from phi4mm_cli.language_check import UNKNOWN
 from phi4mm_cli.outputs import Document, Rendering, Segment, Transcript, Translation
 from phi4mm_cli.subtitles import Cue, Kind, Subtitles
+from phi4mm_cli.task import Edition
 from phi4mm_cli.writers import Writer
 
 SOURCE = "source"  # stands for the code of a language that nobody knows, or that is the one asked for

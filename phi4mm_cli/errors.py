@@ -5,6 +5,7 @@ Phi4Error              1  a failure that phi4mm foresaw
 ├── InputError         4  one input cannot be used; the others go on
 ├── RequestError       4  an engine failed one request; raised in the flow that made it
 │   └── MemoryExhaustedError 6  ... because it does not fit into memory
+├── StorageError       1  nothing can be written any more: the disk is full
 ├── MissingError       5  a package, a model or a server is missing
 └── AnswerError        8  the model gave no answer of the form that was asked for
 """
@@ -55,6 +56,10 @@ class InputError(Phi4Error):
     """One input cannot be used; a batch goes on without it."""
 
     exit_code = ExitCode.ALL_FAILED
+
+
+class StorageError(Phi4Error):
+    """The run cannot go on, because nothing can be written any more; what is done is kept."""
 
 
 class MissingError(Phi4Error):

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
-from phi4mm_cli.errors import InputError, UsageError
+from phi4mm_cli.errors import InputError, StorageError, UsageError
 
 STDIN = Path("-")
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # no other output could be written
 _counter = itertools.count()
 
 
@@ -26,6 +28,7 @@ class Input:
     path: Path  # where its bytes are
     label: str  # what messages and results call it
     stem: Path  # its outputs' name without extension, relative to the output folder
+    name: str  # its path in the folder that was searched: what journals and shards know it by, on any machine
 
     @property
     def inputs(self) -> tuple[Input, ...]:
@@ -40,6 +43,7 @@ class Work:
     inputs: tuple[Input, ...]
     label: str
     stem: Path
+    name: str
 
     @property
     def path(self) -> Path:
@@ -65,14 +69,14 @@ def find(
     for path in paths:
         if path.is_dir():
             walked = [file for file in _walk(path, suffixes) if tag is None or file.with_suffix("").suffix != f".{tag}"]
-            files = [Input(file, _label(file), file.relative_to(path).with_suffix("")) for file in walked]
+            files = [Input(file, _label(file), *_named(file.relative_to(path))) for file in walked]
             if not files:
                 known = " ".join(sorted(suffixes))
                 errors.append((_label(path), InputError("no media files in this folder", f"Looked for {known}")))
         elif path == STDIN:
-            files = [Input(path, stdin_name, Path(stdin_name))]
+            files = [Input(path, stdin_name, Path(stdin_name), stdin_name)]
         else:
-            files = [Input(path, _label(path), Path(path.stem))]
+            files = [Input(path, _label(path), *_named(Path(path.name)))]
         for file in files:
             tagged = file.stem.suffix.removeprefix(".") in replaced_tags
             found.setdefault(file.path, replace(file, stem=file.stem.with_suffix("")) if tagged else file)
@@ -85,6 +89,11 @@ def _walk(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
         for name in sorted(names):
             if not name.startswith(".") and Path(name).suffix.lower() in suffixes:
                 yield Path(where, name)
+
+
+def _named(path: Path) -> tuple[Path, str]:
+    """The stem of a file's outputs, and its name."""
+    return path.with_suffix(""), path.as_posix()
 
 
 def _label(path: Path) -> str:
@@ -104,10 +113,13 @@ def stdin_spooled(inputs: Sequence[Input]) -> Iterator[list[Input]]:
         shutil.copyfileobj(sys.stdin.buffer, spool)
         spool.flush()
         held = Path(spool.name)
-        yield [Input(held, file.label, file.stem) if file.path == STDIN else file for file in inputs]
+        yield [replace(file, path=held) if file.path == STDIN else file for file in inputs]
 
 
-def check_outputs(claims: Sequence[tuple[Input | Work, Sequence[str]]], folder: Path, overwrite: bool) -> None:
+Claims = Sequence[tuple[Input | Work, Sequence[str]]]  # what each may write: names behind the stem of its outputs
+
+
+def check_outputs(claims: Claims, folder: Path) -> None:
     """Raise UsageError where two inputs claim one output, an output is an input or may not be written."""
     claimed: dict[Path, Input | Work] = {}
     sources = {file.path.resolve() for work, _ in claims for file in work.inputs}
@@ -123,11 +135,17 @@ def check_outputs(claims: Sequence[tuple[Input | Work, Sequence[str]]], folder: 
             claimed[target] = work
             if target.resolve() in sources:
                 raise UsageError(f"{_label(target)} is an input; it is not overwritten", "Give another folder with -o")
-            if not overwrite and target.exists():
-                raise UsageError(f"{_label(target)} exists", "Remove it, or leave out --no-overwrite")
             folders.add(target.parent)
     for where in sorted(folders):
         _check_writable(where)
+
+
+def check_absent(claims: Claims, folder: Path) -> None:
+    """Raise UsageError where an output exists."""
+    for work, extensions in claims:
+        for extension in extensions:
+            if (target := target_of(work, folder, extension)).exists():
+                raise UsageError(f"{_label(target)} exists", "Remove it, or leave out --no-overwrite")
 
 
 def target_of(work: Input | Work, folder: Path, extension: str) -> Path:
@@ -146,8 +164,11 @@ def _check_writable(folder: Path) -> None:
     raise UsageError(f"cannot write to the output folder {_label(folder)}: {reason}", "Give another one with -o")
 
 
-def write(target: Path, produce: Callable[[TextIO], None]) -> None:
-    """Write `target` whole or not at all: to a temporary name in its folder, then renamed. Raises InputError."""
+def write(target: Path, produce: Callable[[TextIO], None], advice: str = "Its result is lost") -> None:
+    """Write `target` whole or not at all: to a temporary name in its folder, then renamed.
+
+    Raises StorageError where there is no room left on the disk, and InputError, with `advice`, for any other reason.
+    """
     temporary = target.with_name(f".phi4mm-{os.getpid()}-{next(_counter)}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -157,6 +178,8 @@ def write(target: Path, produce: Callable[[TextIO], None]) -> None:
             os.fsync(file.fileno())
         temporary.replace(target)
     except OSError as error:
-        raise InputError(f"cannot write {_label(target)}: {error.strerror}", "Its result is lost") from error
+        message = f"cannot write {_label(target)}: {error.strerror}"
+        raise (StorageError if error.errno in FULL else InputError)(message, advice) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what cannot be written may not be removed either
+            temporary.unlink(missing_ok=True)

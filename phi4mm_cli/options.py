@@ -102,9 +102,9 @@ class ListeningOptions:
         """The parts to be heard. Raises UsageError."""
         return ranges.WHOLE if self.range is None else ranges.parse(self.range)
 
-    def recorded(self) -> dict[str, str | int | bool]:
+    def recorded(self) -> dict[str, str | int | float | bool]:
         """What shapes the result."""
-        chosen = {"channel": self.channel, "range": self.range}
+        chosen = {"chunk_seconds": self.chunk_seconds, "channel": self.channel, "range": self.range}
         return {"vad": self.vad} | {name: value for name, value in chosen.items() if value is not None}
 
 
@@ -172,6 +172,12 @@ class EngineOptions:
             quantize=self.quantize,
             device_map=self.device_map,
         )
+
+    def deciding(self) -> dict[str, Any]:
+        """What was asked for of the model, as far as its answers depend on it, in JSON values."""
+        names = ("engine", "model", "revision", "dtype", "quantize")
+        adapters = {name: str(path) for name, path in self.adapters()}
+        return {name: getattr(self, name) for name in names} | {"adapters": adapters}
 
     def adapters(self) -> tuple[tuple[str, Path], ...]:
         """The adapters asked for, by name. Raises UsageError."""

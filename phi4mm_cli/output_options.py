@@ -47,6 +47,10 @@ class OutputOptions:
     overwrite: Annotated[
         bool, option("--overwrite/--no-overwrite", panel="Output", help="Replace outputs that exist, or refuse.")
     ] = True
+    force: Annotated[
+        bool,
+        option("--force/--no-force", panel="Output", help="With -o DIR: do again what an earlier run has done there."),
+    ] = False
     strict: Annotated[
         bool, option("--strict/--no-strict", panel="Output", help="Exit with 7 where a result has warnings.")
     ] = False

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from phi4mm_cli import console
 from phi4mm_cli.driver import Job
 from phi4mm_cli.errors import ExitCode, MemoryExhaustedError, Phi4Error
+from phi4mm_cli.journal import State
 from phi4mm_cli.options import LogOptions
 from phi4mm_cli.outputs import Document, Segment
 from phi4mm_cli.schema import Request, Result
@@ -33,6 +34,7 @@ class Report:
         self._strict = strict
         self._log = log
         self._done = 0
+        self._skipped = 0
         self._warnings = 0
         self._failures: list[Exception] = []
 
@@ -50,6 +52,13 @@ class Report:
                 where += "" if warning.page is None else f", page {warning.page}"
                 console.say(f"{label}{where}: {warning.message}; {warning.action}", "warning")
 
+    def skipped(self, label: str, state: State) -> None:
+        """An earlier run has dealt with an input."""
+        self._skipped += 1
+        self._warnings += sum(state.rest["warnings"].values())
+        if self._log.verbose:
+            console.say(f"{label}: done before")
+
     def counted(self, warnings: int) -> None:
         """An input has been dealt with, and so many warnings were said of it."""
         self._done += 1
@@ -66,13 +75,14 @@ class Report:
 
     def end(self) -> ExitCode:
         """The last line, where there were several inputs, and the exit code."""
-        total = self._done + len(self._failures)
-        if total > 1 and not self._log.quiet:
-            parts = [f"{self._done} done"]
+        total = self._done + self._skipped + len(self._failures)
+        if (total > 1 or self._skipped) and not self._log.quiet:
+            parts = [f"{self._done} done"] if self._done or not self._skipped else []
+            parts += [f"{self._skipped} done before"] if self._skipped else []
             parts += [f"{len(self._failures)} failed"] if self._failures else []
             parts += [f"{self._warnings} warnings"] if self._warnings else []
-            console.say(f"{total} inputs: " + ", ".join(parts))
-        if self._failures and not self._done:
+            console.say(f"{total} input{'s' * (total > 1)}: " + ", ".join(parts))
+        if self._failures and not self._done and not self._skipped:
             alone = total == 1 and isinstance(self._failures[0], MemoryExhaustedError)
             return ExitCode.OUT_OF_MEMORY if alone else ExitCode.ALL_FAILED
         if self._failures:
@@ -84,6 +94,7 @@ class Loading:
     """Says how far the loading of the model is: a bar of bytes on a terminal, a line now and then elsewhere."""
 
     def __init__(self, log: LogOptions) -> None:
+        self.quiet = log.quiet
         self._log = log
         self._began: float | None = None
         self._next_line = SILENT_SECONDS

@@ -17,6 +17,7 @@ from conftest import Phi4mm
 from jsonschema import Draft202012Validator
 
 from phi4mm_cli.commands.schema import json_schema
+from phi4mm_cli.journal import FOLDER
 
 ECHO = ("--engine", "echo", "--no-vad")
 
@@ -30,7 +31,8 @@ def recordings(tmp_path: Path) -> None:
 
 
 def tree(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(str(path) for path in found if FOLDER not in path.parts)
 
 
 # ------------------------------------------------------------------------------------------ where results go

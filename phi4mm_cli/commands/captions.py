@@ -154,7 +154,10 @@ def _each(
     """Do the work for each file; what fails one is reported, and the others go on."""
     found, empty = files.find(inputs, subtitles.SUFFIXES, "stdin")
     if folder is not None:
-        files.check_outputs([(file, (_extension(file),)) for file in found], folder, overwrite)
+        claims = [(file, (_extension(file),)) for file in found]
+        files.check_outputs(claims, folder)
+        if not overwrite:
+            files.check_absent(claims, folder)
     for label, error in empty:
         report.failed(label, error)
     for file in found:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from phi4mm_cli import paging, reading, tables, writers
-from phi4mm_cli.batch import STDOUT, CountTokens, Edition, Task, run_files
+from phi4mm_cli.batch import STDOUT, run_files
 from phi4mm_cli.captions.presets import PresetName
 from phi4mm_cli.errors import UsageError
 from phi4mm_cli.flow import Flow, Gather
@@ -22,6 +22,7 @@ from phi4mm_cli.outputs import Body, Coverage, Document, Page, Pages
 from phi4mm_cli.paging import ALL_PAGES, Detail, Selection
 from phi4mm_cli.reading import Reading, TextLayer
 from phi4mm_cli.schema import Profile, Source
+from phi4mm_cli.task import CountTokens, Edition, Task
 
 EXAMPLES = """
 [b]Examples[/b]
@@ -149,7 +150,16 @@ def command(
         return lambda source: flow(source, options)
 
     recorded = {"pages": pages, "detail": detail.value, "text_layer": text_layer.value, **sampling.recorded()}
-    task = Task(DOCUMENT_SUFFIXES, _probe, _source, prepare, recorded, editions=PageEditions(table is not None))
+    task = Task(
+        "ocr",
+        DOCUMENT_SUFFIXES,
+        _probe,
+        _source,
+        prepare,
+        recorded,
+        editions=PageEditions(table is not None),
+        writing={"table": table},
+    )
     raise typer.Exit(run_files(task, inputs, engine, output, log))
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from phi4mm_cli import hearing, language_check, languages, material, texts
-from phi4mm_cli.batch import CountTokens, Task, run_files
+from phi4mm_cli.batch import run_files
 from phi4mm_cli.commands import transcribe
 from phi4mm_cli.errors import InputError, UsageError
 from phi4mm_cli.flow import Flow
@@ -25,6 +25,7 @@ from phi4mm_cli.output_options import PageOutputOptions
 from phi4mm_cli.outputs import Body, Point, Summary, Warning
 from phi4mm_cli.schema import Profile, Source
 from phi4mm_cli.summaries import LENGTHS, NOTHING, Condensed, Plan, Style, Wording, condense, plan
+from phi4mm_cli.task import CountTokens, Task
 
 LONGEST_PART = 30.0  # minutes of sound; the model card: up to 30 minutes where it is to summarize
 SHORTEST_PART, FEWEST_TOKENS = 0.5, 200  # of a recording, in minutes, and of a text
@@ -179,9 +180,8 @@ def command(
         **sampling.recorded(),
     }
     suffixes = AUDIO_SUFFIXES | VIDEO_SUFFIXES | texts.SUFFIXES
-    task = Task(
-        suffixes, partial(_probe, wording.by_times, listening.range), hearing.source, prepare, recorded, tag=TAG
-    )
+    probe = partial(_probe, wording.by_times, listening.range)
+    task = Task("summarize", suffixes, probe, hearing.source, prepare, recorded, tag=TAG)
     raise typer.Exit(run_files(task, inputs, engine, output, log, together))
 
 

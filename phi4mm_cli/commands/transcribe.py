@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from phi4mm_cli import hearing, language_check, languages
-from phi4mm_cli.batch import CountTokens, Task, run_files
+from phi4mm_cli.batch import run_files
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.hearing import Listening, Question
 from phi4mm_cli.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES
@@ -18,6 +18,7 @@ from phi4mm_cli.options import EngineOptions, ListeningOptions, LogOptions, Samp
 from phi4mm_cli.output_options import CaptionOutputOptions
 from phi4mm_cli.outputs import WORD_TIMES, Body, Transcript
 from phi4mm_cli.schema import Profile, Source
+from phi4mm_cli.task import CountTokens, Task
 
 PROMPT = "Transcribe the audio clip into text."  # the model card's
 LANGUAGE_PROMPT = "Transcribe the {language} audio clip into text."  # the Open ASR leaderboard's, multilingual
@@ -111,5 +112,15 @@ def command(
     hints = {"hotwords": ", ".join(terms), "prompt": prompt.strip()}
     recorded = {"language": code, WORD_TIMES: word_timestamps, **listening.recorded(), **sampling.recorded()}
     recorded |= {name: value for name, value in hints.items() if value}
-    task = Task(AUDIO_SUFFIXES | VIDEO_SUFFIXES, hearing.probe, hearing.source, prepare, recorded, hearing.finished)
+    task = Task(
+        "transcribe",
+        AUDIO_SUFFIXES | VIDEO_SUFFIXES,
+        hearing.probe,
+        hearing.source,
+        prepare,
+        recorded,
+        segments=hearing.finished,
+        writing={WORD_TIMES: word_timestamps},
+        timed=output.timed,
+    )
     raise typer.Exit(run_files(task, inputs, engine, output, log))

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from phi4mm_cli import healing, hearing, language_check, languages, passages, texts, timing
-from phi4mm_cli.batch import CountTokens, Task, run_files
+from phi4mm_cli.batch import run_files
 from phi4mm_cli.bilingual import Twofold, matched, told_apart
 from phi4mm_cli.commands import transcribe
 from phi4mm_cli.editions import Translations
@@ -26,6 +26,7 @@ from phi4mm_cli.outputs import Body, Rendering, Translation, Warning, WarningCod
 from phi4mm_cli.passages import Asking
 from phi4mm_cli.prompt import SEPARATOR
 from phi4mm_cli.schema import Clip, Profile, Request, Source
+from phi4mm_cli.task import CountTokens, Task
 from phi4mm_cli.text_translation import of_text
 from phi4mm_cli.written import read
 
@@ -247,11 +248,14 @@ def command(
 
     recorded = {"to": target, "from": spoken, "cot": transcript, **listening.recorded(), **sampling.recorded()}
     task = Task(
+        "translate",
         suffixes=AUDIO_SUFFIXES | VIDEO_SUFFIXES | texts.SUFFIXES,
         probe=partial(_probe, codes=(target, spoken), formats=output.formats()),
         source=hearing.source,
         prepare=prepare,
         options=recorded,
+        writing={"bilingual": bilingual},
+        timed=output.timed,
         tag=target,
         replaced_tags=languages.TEXT,
         editions=Translations(target, spoken, transcript, bilingual),

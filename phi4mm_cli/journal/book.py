@@ -1,0 +1,293 @@
+"""A run's own journal: what need not be done again, and what is noted down as it is done."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from phi4mm_cli import __version__
+from phi4mm_cli.errors import ExitCode, InputError, Phi4Error, StorageError, UsageError
+from phi4mm_cli.files import Work
+from phi4mm_cli.journal import lock, results, states
+from phi4mm_cli.journal.records import FOLDER, VERSION, Key, Order, Stamp, digest, line
+from phi4mm_cli.journal.states import State, States
+from phi4mm_cli.outputs import Document
+from phi4mm_cli.schema import Source, to_json
+
+Identify = Callable[[Path], Source]  # raises InputError
+
+
+class NoJournal:
+    """Of a run whose results go to stdout, or to no folder of their own: nothing is remembered, nothing left out."""
+
+    advice = "Its result is lost"  # to people to whom an output could not be written
+
+    def settled(self, work: Work) -> State | None:
+        """The state of what is done, where doing it again would change nothing."""
+        return None
+
+    def unfinished(self, work: Work) -> bool:
+        """Whether an earlier run with the same order had the work in hand: outputs that are there are its own."""
+        return False
+
+    def kept(self, work: Work) -> Document | None:
+        """The result that only needs to be written."""
+        return None
+
+    def planned(self, inputs: int, todo: int, length: float | None, unit: str) -> None:
+        """How much the run has before it."""
+
+    def started(self, work: Work, sources: Sequence[Source], length: float | None) -> None:
+        """The work is begun. In any thread."""
+
+    def keep(self, work: Work, document: Document) -> None:
+        """The work has its result."""
+
+    def done(self, work: Work, document: Document, outputs: Sequence[str]) -> None:
+        """Its outputs, by their names in the folder, are written."""
+
+    def failed(self, work: Work, error: Exception) -> None:
+        """It has none."""
+
+    def ended(self, code: ExitCode) -> None:
+        """The run is over."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class _InHand:
+    """A work that is begun and not over."""
+
+    stamp: Stamp
+    attempt: int  # counted from 1
+    kept: bool  # its result was there before
+
+
+class Journal(NoJournal):
+    """Of a run that writes to a folder. Within its context no other run writes there.
+
+    Whatever is noted down raises StorageError where there is no room for it.
+    """
+
+    advice = "Its result is kept: run the same command again"
+
+    def __init__(self, folder: Path, order: Order, identify: Identify, force: bool = False) -> None:
+        self._outputs, self._folder = folder, folder / FOLDER
+        self._order, self._family, self._task, self._form = order, order.family, order.task, order.form
+        self._identify, self._force = identify, force
+        self._past = States()
+        self._in_hand: dict[Key, _InHand] = {}
+        self._file: int | None = None
+        self._torn = False
+        self._writing = threading.Lock()
+        self._held = ExitStack()
+
+    def read(self) -> None:
+        """Take in what the journals of the folder say: all that `settled`, `unfinished` and `kept` need.
+
+        Raises UsageError where a later version has written them.
+        """
+        self._past = states.read(self._outputs)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as opened:
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                opened.enter_context(lock.held(self._folder / "lock", self._family))
+                path = self._folder / "journal.jsonl"
+                self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+                opened.callback(os.close, self._file)
+                size = os.fstat(self._file).st_size
+                self._torn = size > 0 and os.pread(self._file, 1, size - 1) != b"\n"
+            except OSError as error:
+                raise UsageError(f"cannot write to {self._folder}: {error.strerror}", "Give another -o") from error
+            self.read()
+            self._begin()
+            self._held = opened.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Phi4Error):
+            with suppress(StorageError):
+                self.ended(error.exit_code)
+        self._held.close()
+
+    # ------------------------------------------------------------------------------------------ what is known
+
+    def settled(self, work: Work) -> State | None:
+        """The state of what is done, where doing it again would change nothing: outputs are there, and its own."""
+        key = self._key(work)
+        state = self._state(key)
+        if state is None or state.kind != "done" or state.rest["form"] != self._form:
+            return None
+        if state.rest["timed"] < self._order.timed or state.stamp is None:
+            return None
+        for output in state.rest["outputs"]:
+            if self._past.owners[output][1] != key or not (self._outputs / output).exists():
+                return None
+        return state if self._unchanged(work, state.stamp) else None
+
+    def unfinished(self, work: Work) -> bool:
+        """Whether an earlier run with the same order had the work in hand: outputs that are there are its own."""
+        state = self._state(self._key(work))
+        return state is not None and state.kind != "done"
+
+    def kept(self, work: Work) -> Document | None:
+        """The result that only needs to be written."""
+        if self._force:
+            return None
+        key = self._key(work)
+        found = results.kept(self._results, key, self._task, self._order.timed)
+        if found is None or not self._unchanged(work, found[0]):
+            return None
+        stamp, document = found
+        self._in_hand[key] = _InHand(stamp, max(1, self._tried(key, stamp)), kept=True)
+        return document
+
+    def _state(self, key: Key) -> State | None:
+        state = self._past.of.get(key)
+        return None if state is None or self._force or state.task != self._task else state
+
+    def _key(self, work: Work) -> Key:
+        return (self._family, work.name)
+
+    @property
+    def _results(self) -> Path:
+        return self._folder / "results"
+
+    def _unchanged(self, work: Work, before: Stamp) -> bool:
+        """Size and time tell, and where the time is another one, as that of a copy is, the content."""
+        try:
+            found = [file.path.stat() for file in work.inputs]
+            size, changed = sum(stat.st_size for stat in found), max(stat.st_mtime_ns for stat in found)
+            if (size, changed) == (before.size, before.time) and len(found) == 1:
+                return True
+            return size == before.size and before.same_content(
+                _stamp(work, [self._identify(file.path) for file in work.inputs])
+            )
+        except (OSError, Phi4Error):
+            return False  # its reader will say why
+
+    # ----------------------------------------------------------------------------------------- what is noted down
+
+    def planned(self, inputs: int, todo: int, length: float | None, unit: str) -> None:
+        """How much the run has before it: inputs, those left to do, and their length where that is known."""
+        self._note("planned", inputs=inputs, todo=todo, length=length, unit=unit)
+
+    def started(self, work: Work, sources: Sequence[Source], length: float | None) -> None:
+        """The work is begun. In any thread."""
+        key, stamp = self._key(work), _stamp(work, sources)
+        self._in_hand[key] = _InHand(stamp, self._tried(key, stamp) + 1, kept=False)
+        self._note_of(key, "started", length=length)
+
+    def keep(self, work: Work, document: Document) -> None:
+        """The work has its result."""
+        key = self._key(work)
+        try:
+            results.keep(self._results, key, self._task, self._in_hand[key].stamp, self._order.timed, document)
+        except OSError as error:
+            raise self._no_room(error) from error
+
+    def done(self, work: Work, document: Document, outputs: Sequence[str]) -> None:
+        """Its outputs, by their names in the folder, are written."""
+        key, coverage = self._key(work), document.body.coverage
+        figures = {
+            "kept": self._in_hand[key].kept,
+            "seconds": round(document.timings.total, 3),
+            "unit": coverage.unit,
+            "read": coverage.read,
+            "total": coverage.total,
+            "calls": document.usage.calls,
+            "warnings": Counter(warning.code for warning in document.body.warnings if not warning.healed),
+            "model": to_json(document.model),
+        }
+        self._note_of(key, "done", form=self._form, timed=self._order.timed, outputs=list(outputs), **figures)
+        self._in_hand.pop(key)
+
+    def failed(self, work: Work, error: Exception) -> None:
+        """It has none."""
+        key = self._key(work)
+        message, advice = (error.message, error.advice) if isinstance(error, Phi4Error) else (str(error), "")
+        self._note_of(key, "failed", error={"kind": type(error).__name__, "message": message, "advice": advice})
+        self._in_hand.pop(key, None)
+
+    def ended(self, code: ExitCode) -> None:
+        """The run is over."""
+        self._note("end", code=int(code))
+
+    def _begin(self) -> None:
+        order = self._order
+        self._note(
+            "run",
+            layout=VERSION,
+            version=__version__,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            command=order.command,
+            family=self._family,
+            task=self._task,
+            deciding=order.deciding,
+            engine=order.engine,
+            form=self._form,
+            writing=order.writing,
+        )
+
+    def _tried(self, key: Key, stamp: Stamp | None) -> int:
+        """How often earlier runs have tried the same: this order, for an input with this content."""
+        before = self._past.of.get(key)
+        if before is None or before.task != self._task or (stamp is None) != (before.stamp is None):
+            return 0
+        same = stamp is None or before.stamp is None or stamp.same_content(before.stamp)
+        return before.attempt if same else 0
+
+    def _note_of(self, key: Key, event: str, **fields: Any) -> None:
+        family, name = key
+        work = self._in_hand.get(key)
+        stamp = asdict(work.stamp) if work is not None else None
+        attempt = work.attempt if work is not None else self._tried(key, None) + 1
+        self._note(event, family=family, name=name, task=self._task, stamp=stamp, attempt=attempt, **fields)
+
+    def _note(self, event: str, **fields: Any) -> None:
+        noted = {"event": event, "at": round(time.time(), 3), **fields}
+        with self._writing:
+            assert self._file is not None
+            rest = b"\n" * self._torn + line(noted)
+            try:
+                while rest:
+                    self._torn = True
+                    rest = rest[os.write(self._file, rest) :]
+            except OSError as error:
+                raise self._no_room(error) from error
+            self._torn = False
+
+    def _no_room(self, error: OSError) -> StorageError:
+        message = f"cannot write {self._folder}: {error.strerror}"
+        return StorageError(message, "Put that right and run the same command again: it goes on where it was")
+
+
+def _stamp(work: Work, sources: Sequence[Source]) -> Stamp:
+    try:
+        changed = max(file.path.stat().st_mtime_ns for file in work.inputs)
+    except OSError as error:
+        raise InputError(f"cannot read it: {error.strerror}") from error
+    if len(sources) == 1:
+        return Stamp(sources[0].size, changed, sources[0].fingerprint)
+    return Stamp(sum(source.size for source in sources), changed, digest([source.fingerprint for source in sources]))

@@ -1,0 +1,93 @@
+"""One run at a time writes a journal: a lock of the system's, which ends with its owner however that ends.
+
+It is a record lock (`fcntl`), which also holds between machines on NFS, as far as the server has locks.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from phi4mm_cli import console
+from phi4mm_cli.errors import UsageError
+
+TRIES, PAUSE_SECONDS = 5, 0.05  # `owner` holds a lock for a moment itself
+
+
+@contextmanager
+def held(path: Path, what: str, shared: bool = False) -> Iterator[None]:
+    """The lock on `path`, which is made, for a run that does `what`; `shared` with all others that share it.
+
+    Raises UsageError where another run holds it, and says which.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        if not _taken(file, shared):
+            raise UsageError(f"another run is at work on this folder: {_told(_read(file))}", "Wait for it, or end it")
+        _sign(file, what)
+        yield
+    finally:
+        os.close(file)
+
+
+def owner(path: Path) -> Mapping[str, Any] | None:
+    """Who holds the lock on `path` alone: pid, host, since, what; None where nobody does."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return None if _try(file, shared=True) else _read(file)
+    finally:
+        os.close(file)
+
+
+def _taken(file: int, shared: bool) -> bool:
+    for _ in range(TRIES):
+        if _try(file, shared):
+            return True
+        time.sleep(PAUSE_SECONDS)
+    return False
+
+
+def _try(file: int, shared: bool) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows: nothing keeps two runs apart
+        return True
+    try:
+        fcntl.lockf(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        console.say(f"this file system has no locks ({error.strerror}): let one run at a time write here", "warning")
+    return True
+
+
+def _sign(file: int, what: str) -> None:
+    signature = {"pid": os.getpid(), "host": socket.gethostname(), "since": round(time.time()), "what": what}
+    with suppress(OSError):  # on a full disk: the lock holds all the same
+        os.ftruncate(file, 0)
+        os.pwrite(file, json.dumps(signature).encode(), 0)
+
+
+def _read(file: int) -> Mapping[str, Any]:
+    try:
+        signature = json.loads(os.pread(file, 4096, 0))
+    except ValueError:
+        return {}
+    return signature if isinstance(signature, dict) else {}
+
+
+def _told(signature: Mapping[str, Any]) -> str:
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(signature.get("since", 0)))
+    if not signature:
+        return "it does not say which"
+    return f"{signature.get('what')}, process {signature.get('pid')} on {signature.get('host')}, since {since}"
