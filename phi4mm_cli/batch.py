@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import TextIO
 
-from phi4mm_cli import console, files
+from phi4mm_cli import console, files, writers
 from phi4mm_cli.captions.presets import PresetName
 from phi4mm_cli.desk import Desk
 from phi4mm_cli.errors import ExitCode, InputError, UsageError
 from phi4mm_cli.files import Input, Work
+from phi4mm_cli.finding import Asked, Rules, Unfound, once
 from phi4mm_cli.journal import Journal, NoJournal, Order
-from phi4mm_cli.options import EngineOptions, LogOptions
+from phi4mm_cli.options import BatchOptions, EngineOptions, LogOptions
 from phi4mm_cli.output_options import CaptionOutputOptions, OutputOptions
 from phi4mm_cli.report import Loading, Report
 from phi4mm_cli.task import Plan, Task
@@ -24,12 +27,13 @@ STDIN_NAME, TOGETHER_NAME = "stdin", "together"  # of results that no single fil
 def run_files(
     task: Task,
     paths: Sequence[Path],
+    batch: BatchOptions,
     engine: EngineOptions,
     output: OutputOptions,
     log: LogOptions,
     together: bool = False,
 ) -> ExitCode:
-    """Run `task` over the files that `paths` name, write their results, and say how the run ended.
+    """Run `task` over what `paths` and the list of `batch` name, write the results, and say how the run ended.
 
     Each file has a result of its own, or `together` they have one, to which none of them may be lacking.
 
@@ -37,17 +41,21 @@ def run_files(
     as a whole; what stops one input is reported, and the others go on.
     """
     loading = Loading(log)
-    inputs, empty = files.find(paths, task.suffixes, output.name or STDIN_NAME, task.tag, task.replaced_tags)
-    plan = _plan(paths, output, together)
+    asked = Asked(paths, batch, output.name or STDIN_NAME)
+    found = [*once(asked.found(Rules(task.suffixes, task.tag, task.replaced_tags)))]
+    inputs = [one for one in found if isinstance(one, Input)]
+    plan = _plan(asked, output, together)
     if plan.folder is not None:
         files.check_outputs(plan.claims(task, _works(inputs, output, together)), plan.folder)
-    report = Report(output.strict, log)
-    for label, error in empty:
-        report.failed(label, error)
     with ExitStack() as stack:
+        stdout = stack.enter_context(console.results())
+        report = Report(output.strict, log, partial(_write_failure, stdout) if output.jsonl else None)
+        empty = [one for one in found if isinstance(one, Unfound)]
+        for one in empty:
+            report.failed(one.label, one.error)
         works = _works(stack.enter_context(files.stdin_spooled(inputs)), output, together)
         journal = stack.enter_context(_journal(task, plan, engine, output))
-        desk = Desk(task, plan, stack.enter_context(console.results()), report, journal)
+        desk = Desk(task, plan, stdout, report, journal)
         left = [] if together and empty else desk.left(works, output.overwrite)
         lengths = dict(_probed(task, left, report, journal))
         if lengths:
@@ -69,6 +77,11 @@ def _journal(task: Task, plan: Plan, engine: EngineOptions, output: OutputOption
     return Journal(plan.folder, order, task.source, output.force)
 
 
+def _write_failure(stdout: TextIO, label: str, error: Exception) -> None:
+    writers.write_failure(label, error, stdout)
+    stdout.flush()
+
+
 def _works(inputs: Sequence[Input], output: OutputOptions, together: bool) -> list[Work]:
     if together and inputs:
         name = output.name or TOGETHER_NAME
@@ -85,10 +98,10 @@ def _total(lengths: Iterable[float | None]) -> float | None:
     return total
 
 
-def _plan(paths: Sequence[Path], output: OutputOptions, together: bool) -> Plan:
+def _plan(asked: Asked, output: OutputOptions, together: bool) -> Plan:
     formats: tuple[str, ...] = output.formats()
     rules = output.captions if isinstance(output, CaptionOutputOptions) else PresetName.PLAIN
-    single = together or (len(paths) == 1 and not paths[0].is_dir())
+    single = together or asked.is_one_file
     if output.jsonl:
         if formats or output.output_dir not in (None, STDOUT):
             raise UsageError("--jsonl writes to stdout and goes with no other format or folder")

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from threading import Condition
+from threading import Condition, Thread
 from typing import Any, Generic, TypeVar
 
 from phi4mm_cli.cancel import Cancelled, cancelled_when
@@ -83,10 +83,11 @@ def run(
 
     At most `workers` flows are at work at a time. Those that only wait for the engine are not counted, so that many
     short files fill a batch; each of them has a request in hand, so that the engine's room bounds their number.
-    Requests of all open flows share the engine's queue. Code between the yields, and the making of requests, runs on
-    worker threads, also while the engine works; the engine, `on_result` and `on_part` are called from the caller's
-    thread. `on_part` is given what the flows in a Gather return, in their order, as soon as all before have ended. An
-    error of the engine itself (not of one request) ends the run.
+    Requests of all open flows share the engine's queue. Jobs are taken as there is room for them, on a thread of their
+    own: they may be long in coming. Code between the yields, and the making of requests, runs on worker threads, also
+    while the engine works; the engine, `on_result` and `on_part` are called from the caller's thread. `on_part` is
+    given what the flows in a Gather return, in their order, as soon as all before have ended. An error of the engine
+    itself (not of one request) ends the run, and so does one of `jobs`.
     """
     driver = _Driver(iter(jobs), engine, workers, on_result, on_part)
     try:
@@ -119,16 +120,19 @@ class _Driver(Generic[T]):
         self._parts: deque[tuple[Job[T], Any]] = deque()  # to be told
         self._owners: dict[str, list[_OpenFlow[T]]] = {}  # by key of the requests that are with the engine
         self._room = engine.room()  # as it was when the engine was last called
+        self._fed = False  # there are no more jobs
+        self._broken: Exception | None = None  # what went wrong with the jobs themselves
         self._closing = False
 
     # -------------------------------------------------------------------- on the caller's thread
 
     def run(self) -> Iterator[Outcome[T]]:
-        with self._changed:
-            self._open_more()
-        while self._open or self._ended:
+        Thread(target=self._feed, name="jobs", daemon=True).start()  # not waited for: jobs may never come
+        while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._ended or self._parts or self._ready or self._owners)
+                self._changed.wait_for(lambda: self._ended or self._parts or self._ready or self._owners or self._over)
+                if self._over:
+                    break
                 ended, parts = [*self._ended], [*self._parts]
                 self._ended.clear()
                 self._parts.clear()
@@ -136,7 +140,7 @@ class _Driver(Generic[T]):
                     self._forget(opened)
                 self._submit_ready()
                 self._schedule_all()
-                working = any(opened.busy for opened in self._open)
+                working = not self._fed or any(opened.busy for opened in self._open)
             if self._on_part is not None:
                 for job, part in parts:
                     self._on_part(job, part)
@@ -145,11 +149,18 @@ class _Driver(Generic[T]):
                 results = self._engine.poll(POLL_SECONDS if working and self._room > 0 else None)
                 with self._changed:
                     self._take(results)
+        if self._broken is not None:
+            raise self._broken
+
+    @property
+    def _over(self) -> bool:
+        return self._fed and not (self._open or self._ended or self._parts)
 
     def close(self) -> None:
         """End the open flows: their `finally` blocks run, their requests are dropped."""
         with self._changed:
             self._closing = True
+            self._changed.notify_all()
             for opened in self._open:
                 opened.stop = True
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -208,22 +219,16 @@ class _Driver(Generic[T]):
 
     # -------------------------------------------------------------------- on any thread, with the lock held
 
-    def _open_more(self) -> None:
-        while self._wants_more() and (job := next(self._jobs, None)) is not None:
-            opened = _OpenFlow(job, time.monotonic())
-            self._open.append(opened)
-            self._start_step(opened, _begin(opened))
-
     def _wants_more(self) -> bool:
-        if self._closing or not self._open:
-            return not self._closing
+        if not self._open:
+            return True
         at_work = sum(opened.busy or not opened.exhausted for opened in self._open)
         return at_work < self._workers and self._room > len(self._ready)
 
     def _schedule_all(self) -> None:
         for opened in self._open:
             self._schedule(opened)
-        self._open_more()
+        self._changed.notify_all()  # there may be room for more
 
     def _schedule(self, opened: _OpenFlow[T]) -> None:
         if opened.busy or self._closing:
@@ -239,6 +244,29 @@ class _Driver(Generic[T]):
     def _start_step(self, opened: _OpenFlow[T], resume: Callable[[], Iterable[Request]] | None) -> None:
         opened.busy, opened.stop = True, False
         self._pool.submit(self._step, opened, resume, max(1, self._room - len(self._ready)))
+
+    # -------------------------------------------------------------------- on the thread of the jobs
+
+    def _feed(self) -> None:
+        """Open a flow for each job, when there is room for it."""
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closing or self._wants_more())
+                job = None if self._closing else next(self._jobs, None)
+                if job is None:
+                    break
+                with self._changed:
+                    if self._closing:
+                        break
+                    opened = _OpenFlow(job, time.monotonic())
+                    self._open.append(opened)
+                    self._start_step(opened, _begin(opened))
+        except Exception as error:  # noqa: BLE001 - told by `run`, on the caller's thread
+            self._broken = error
+        with self._changed:
+            self._fed = True
+            self._changed.notify_all()
 
     # -------------------------------------------------------------------- on a worker thread
 
@@ -266,8 +294,7 @@ class _Driver(Generic[T]):
                 self._open.remove(opened)
             else:
                 self._schedule(opened)
-            self._open_more()
-            self._changed.notify()
+            self._changed.notify_all()
 
     def _advance(self, opened: _OpenFlow[T], resume: Callable[[], Iterable[Request]] | None, wanted: int) -> None:
         if resume is not None:
@@ -292,7 +319,7 @@ class _Driver(Generic[T]):
                 if key not in opened.pending and key not in opened.answers:
                     opened.pending[key] = request
                     self._ready.append((opened, request))
-                    self._changed.notify()
+                    self._changed.notify_all()
                 elif key in opened.answers and isinstance(opened.round, Gather):
                     opened.inbox.append(key)
 

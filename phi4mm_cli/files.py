@@ -1,4 +1,4 @@
-"""Which files are read and which are written: discovery, output names, clashes, and writing that is never half done."""
+"""Files in and files out: output names, clashes, and writing that is never half done."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,52 +51,7 @@ class Work:
         return self.inputs[0].path
 
 
-def find(
-    paths: Sequence[Path],
-    suffixes: Collection[str],
-    stdin_name: str,
-    tag: str | None = None,
-    replaced_tags: Collection[str] = (),
-) -> tuple[list[Input], list[tuple[str, InputError]]]:
-    """The files that `paths` name, in their order, folders searched below; and the folders that hold none.
-
-    In a folder, files with one of `suffixes` are taken; hidden ones are left out, and earlier outputs, whose names
-    have `tag` before their suffix; links to folders are not followed. Outputs mirror the folder's tree, without a tag
-    of `replaced_tags` in their names. Whether a file named directly can be read is left to its reader.
-    """
-    found: dict[Path, Input] = {}
-    errors = []
-    for path in paths:
-        if path.is_dir():
-            walked = [file for file in _walk(path, suffixes) if tag is None or file.with_suffix("").suffix != f".{tag}"]
-            files = [Input(file, _label(file), *_named(file.relative_to(path))) for file in walked]
-            if not files:
-                known = " ".join(sorted(suffixes))
-                errors.append((_label(path), InputError("no media files in this folder", f"Looked for {known}")))
-        elif path == STDIN:
-            files = [Input(path, stdin_name, Path(stdin_name), stdin_name)]
-        else:
-            files = [Input(path, _label(path), *_named(Path(path.name)))]
-        for file in files:
-            tagged = file.stem.suffix.removeprefix(".") in replaced_tags
-            found.setdefault(file.path, replace(file, stem=file.stem.with_suffix("")) if tagged else file)
-    return list(found.values()), errors
-
-
-def _walk(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
-    for where, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in suffixes:
-                yield Path(where, name)
-
-
-def _named(path: Path) -> tuple[Path, str]:
-    """The stem of a file's outputs, and its name."""
-    return path.with_suffix(""), path.as_posix()
-
-
-def _label(path: Path) -> str:
+def label_of(path: Path) -> str:
     """The path as UTF-8 text, also where its bytes are not."""
     return os.fsencode(path).decode("utf-8", "replace")
 
@@ -129,12 +84,14 @@ def check_outputs(claims: Claims, folder: Path) -> None:
             target = target_of(work, folder, extension)
             if target in claimed and claimed[target] is not work:
                 raise UsageError(
-                    f"{claimed[target].label} and {work.label} would both write {_label(target)}",
+                    f"{claimed[target].label} and {work.label} would both write {label_of(target)}",
                     "Rename one, or give them different output folders with -o",
                 )
             claimed[target] = work
             if target.resolve() in sources:
-                raise UsageError(f"{_label(target)} is an input; it is not overwritten", "Give another folder with -o")
+                raise UsageError(
+                    f"{label_of(target)} is an input; it is not overwritten", "Give another folder with -o"
+                )
             folders.add(target.parent)
     for where in sorted(folders):
         _check_writable(where)
@@ -145,7 +102,7 @@ def check_absent(claims: Claims, folder: Path) -> None:
     for work, extensions in claims:
         for extension in extensions:
             if (target := target_of(work, folder, extension)).exists():
-                raise UsageError(f"{_label(target)} exists", "Remove it, or leave out --no-overwrite")
+                raise UsageError(f"{label_of(target)} exists", "Remove it, or leave out --no-overwrite")
 
 
 def target_of(work: Input | Work, folder: Path, extension: str) -> Path:
@@ -161,7 +118,7 @@ def _check_writable(folder: Path) -> None:
             return
     except OSError as error:
         reason = error.strerror or str(error)
-    raise UsageError(f"cannot write to the output folder {_label(folder)}: {reason}", "Give another one with -o")
+    raise UsageError(f"cannot write to the output folder {label_of(folder)}: {reason}", "Give another one with -o")
 
 
 def write(target: Path, produce: Callable[[TextIO], None], advice: str = "Its result is lost") -> None:
@@ -178,7 +135,7 @@ def write(target: Path, produce: Callable[[TextIO], None], advice: str = "Its re
             os.fsync(file.fileno())
         temporary.replace(target)
     except OSError as error:
-        message = f"cannot write {_label(target)}: {error.strerror}"
+        message = f"cannot write {label_of(target)}: {error.strerror}"
         raise (StorageError if error.errno in FULL else InputError)(message, advice) from error
     finally:
         with suppress(OSError):  # what cannot be written may not be removed either

@@ -265,6 +265,29 @@ COLDEST = 0.01  # colder draws are the best token, and overflow
 
 
 @dataclass(frozen=True, slots=True)
+class BatchOptions:
+    """How a run over files goes. Raises UsageError where two options do not go together."""
+
+    files_from: Annotated[
+        Path | None,
+        option(
+            "--files-from",
+            panel="Batch",
+            metavar="LIST",
+            help="A file with an input a line; [b]-[/b] is stdin.",
+        ),
+    ] = None
+    null: Annotated[
+        bool,
+        option("--null", "-0", panel="Batch", help="The names in the list end with NUL, as of [b]find -print0[/b]."),
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.null and self.files_from is None:
+            raise UsageError("--null is for the list of --files-from", "Give one, - for stdin, or leave --null out")
+
+
+@dataclass(frozen=True, slots=True)
 class LogOptions:
     """How much is said on stderr."""
 

@@ -218,3 +218,26 @@ class Document:
             for segment in body.get("segments", ()):
                 segment.pop("words", None)
         return {"schema_version": SCHEMA_VERSION, "task": body.pop("task"), **envelope, **body}
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why there is no result."""
+
+    type: str  # of the error: InputError, RequestError, MemoryExhaustedError; any other name is a bug's
+    message: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What `--jsonl` writes of an input that has no result."""
+
+    source: str
+    error: Reason
+    task: Literal["failure"] = "failure"
+
+    def to_json(self) -> dict[str, Any]:
+        """One flat JSON object, told from results by its task."""
+        body = to_json(self)
+        return {"schema_version": SCHEMA_VERSION, "task": body.pop("task"), **body}

@@ -26,12 +26,15 @@ if TYPE_CHECKING:
 # Off a terminal loading is silent for so long, and then there is a line every so often.
 SILENT_SECONDS, LINE_SECONDS = 20.0, 60.0
 
+OnFailure = Callable[[str, Exception], None]  # given what people call the input
+
 
 class Report:
     """Counts how the inputs of a run ended, and says so on stderr as it happens."""
 
-    def __init__(self, strict: bool, log: LogOptions) -> None:
+    def __init__(self, strict: bool, log: LogOptions, on_failure: OnFailure | None = None) -> None:
         self._strict = strict
+        self._on_failure = on_failure
         self._log = log
         self._done = 0
         self._skipped = 0
@@ -72,6 +75,8 @@ class Report:
         else:
             console.say(f"{label}: unexpected {type(error).__name__}: {error}", "error")
             console.write("".join(traceback.format_exception(error)))
+        if self._on_failure is not None:
+            self._on_failure(label, error)
 
     def end(self) -> ExitCode:
         """The last line, where there were several inputs, and the exit code."""

@@ -142,6 +142,42 @@ def test_error_and_bug_in_a_flow_end_that_flow_only() -> None:
     assert set(map(id, closed)) == set(map(id, errors))
 
 
+def test_nobody_waits_for_jobs_that_are_long_in_coming() -> None:
+    wanted = threading.Event()
+
+    def jobs() -> Iterator[Job[list[list[str]]]]:
+        yield Job("first", lambda: rounds("first", [2, 1]))
+        yield Job("second", lambda: rounds("second", [3]))
+        assert wanted.wait(20), "the first two were not answered while there was no third"
+        yield Job("third", lambda: rounds("third", [1]))
+
+    found = run(jobs(), BadEngine(1))
+    assert {next(found).job.name, next(found).job.name} == {"first", "second"}
+    wanted.set()
+    assert [outcome.job.name for outcome in found] == ["third"]
+
+
+def test_a_run_can_be_left_while_it_waits_for_jobs() -> None:
+    def jobs() -> Iterator[Job[list[list[str]]]]:
+        yield Job("first", lambda: rounds("first", [1]))
+        threading.Event().wait()
+
+    found = run(jobs(), BadEngine(1))
+    assert next(found).job.name == "first"
+    found.close()  # type: ignore[attr-defined]
+
+
+def test_an_error_in_the_jobs_ends_the_run_behind_what_is_done() -> None:
+    def jobs() -> Iterator[Job[list[list[str]]]]:
+        yield Job("first", lambda: rounds("first", [2]))
+        raise OSError("the list is gone")
+
+    found = run(jobs(), BadEngine(1))
+    assert next(found).job.name == "first"
+    with pytest.raises(OSError, match="the list is gone"):
+        next(found)
+
+
 def test_open_flows_are_bounded_and_jobs_are_taken_lazily() -> None:
     now, most, started = 0, 0, 0
     lock = threading.Lock()

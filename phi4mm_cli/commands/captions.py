@@ -19,6 +19,7 @@ from phi4mm_cli.captions.fix import fix
 from phi4mm_cli.captions.presets import FRAME_RATE, two_frames
 from phi4mm_cli.errors import InputError, UsageError
 from phi4mm_cli.files import STDIN, Input
+from phi4mm_cli.finding import Rules, Unfound, find, once
 from phi4mm_cli.options import LogOptions, option, with_shared
 from phi4mm_cli.output_options import CaptionRules
 from phi4mm_cli.report import Report
@@ -152,15 +153,16 @@ def _each(
     overwrite: bool = True,
 ) -> None:
     """Do the work for each file; what fails one is reported, and the others go on."""
-    found, empty = files.find(inputs, subtitles.SUFFIXES, "stdin")
+    found = [*once(find(inputs, Rules(subtitles.SUFFIXES), "stdin"))]
     if folder is not None:
-        claims = [(file, (_extension(file),)) for file in found]
+        claims = [(file, (_extension(file),)) for file in found if isinstance(file, Input)]
         files.check_outputs(claims, folder)
         if not overwrite:
             files.check_absent(claims, folder)
-    for label, error in empty:
-        report.failed(label, error)
     for file in found:
+        if isinstance(file, Unfound):
+            report.failed(file.label, file.error)
+            continue
         try:
             work(file, _bytes(file.path))
         except InputError as error:

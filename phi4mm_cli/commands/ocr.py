@@ -16,7 +16,7 @@ from phi4mm_cli.captions.presets import PresetName
 from phi4mm_cli.errors import UsageError
 from phi4mm_cli.flow import Flow, Gather
 from phi4mm_cli.media import DOCUMENT_SUFFIXES
-from phi4mm_cli.options import EngineName, EngineOptions, LogOptions, SamplingOptions, option, with_shared
+from phi4mm_cli.options import BatchOptions, EngineName, EngineOptions, LogOptions, SamplingOptions, option, with_shared
 from phi4mm_cli.output_options import Format, PageOutputOptions
 from phi4mm_cli.outputs import Body, Coverage, Document, Page, Pages
 from phi4mm_cli.paging import ALL_PAGES, Detail, Selection
@@ -113,9 +113,13 @@ def command(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="INPUT", help="Pictures, TIFF, PDF, folders of them; [b]-[/b] is stdin.", show_default=False
+            default_factory=list,
+            metavar="INPUT",
+            help="Pictures, TIFF, PDF, folders of them; [b]-[/b] is stdin.",
+            show_default=False,
         ),
     ],
+    batch: BatchOptions,
     engine: EngineOptions,
     sampling: SamplingOptions,
     output: PageOutputOptions,
@@ -160,7 +164,7 @@ def command(
         editions=PageEditions(table is not None),
         writing={"table": table},
     )
-    raise typer.Exit(run_files(task, inputs, engine, output, log))
+    raise typer.Exit(run_files(task, inputs, batch, engine, output, log))
 
 
 def _probe(path: Path) -> float:

@@ -9,12 +9,12 @@ from typing import Any, get_args
 import typer
 
 from phi4mm_cli import console
-from phi4mm_cli.outputs import SCHEMA_VERSION, Body, Document
+from phi4mm_cli.outputs import SCHEMA_VERSION, Body, Document, Failure
 from phi4mm_cli.tools.records import Exchange, ToolRun
 
 
 def json_schema() -> dict[str, Any]:
-    """The envelope and, beside its fields, those of each task, told apart by `task`. JSON Schema 2020-12."""
+    """JSON Schema 2020-12 of all: the envelope with the fields of each task, told apart by `task`; and failures."""
     from pydantic import TypeAdapter
 
     mode: Any = {"mode": "serialization", "ref_template": "#/$defs/{model}"}
@@ -29,6 +29,10 @@ def json_schema() -> dict[str, Any]:
             required = ["schema_version", "task", *shared, *(r for r in body["required"] if r != "task")]
             version = {"schema_version": {"const": SCHEMA_VERSION}}
             tasks.append({**body, "properties": version | deepcopy(shared) | body["properties"], "required": required})
+    failure = TypeAdapter(Failure).json_schema(**mode)
+    definitions |= failure.pop("$defs")
+    fields = {"schema_version": {"const": SCHEMA_VERSION}} | failure["properties"]
+    tasks.append({**failure, "properties": fields, "required": ["schema_version", "task", *failure["required"]]})
     for record in (*definitions.values(), *tasks):
         _close(record)
     return {

@@ -20,7 +20,15 @@ from phi4mm_cli.grounding import Evidence
 from phi4mm_cli.hearing import Listening
 from phi4mm_cli.material import Material
 from phi4mm_cli.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES
-from phi4mm_cli.options import EngineOptions, ListeningOptions, LogOptions, SamplingOptions, option, with_shared
+from phi4mm_cli.options import (
+    BatchOptions,
+    EngineOptions,
+    ListeningOptions,
+    LogOptions,
+    SamplingOptions,
+    option,
+    with_shared,
+)
 from phi4mm_cli.output_options import PageOutputOptions
 from phi4mm_cli.outputs import Body, Point, Summary, Warning
 from phi4mm_cli.schema import Profile, Source
@@ -127,12 +135,14 @@ def command(
     inputs: Annotated[
         list[Path],
         typer.Argument(
+            default_factory=list,
             metavar="INPUT",
             help="Recordings, videos, texts, subtitles, JSON of phi4mm, folders; [b]-[/b] is stdin.",
             show_default=False,
         ),
     ],
     listening: ListeningOptions,
+    batch: BatchOptions,
     engine: EngineOptions,
     sampling: SamplingOptions,
     output: PageOutputOptions,
@@ -182,7 +192,7 @@ def command(
     suffixes = AUDIO_SUFFIXES | VIDEO_SUFFIXES | texts.SUFFIXES
     probe = partial(_probe, wording.by_times, listening.range)
     task = Task("summarize", suffixes, probe, hearing.source, prepare, recorded, tag=TAG)
-    raise typer.Exit(run_files(task, inputs, engine, output, log, together))
+    raise typer.Exit(run_files(task, inputs, batch, engine, output, log, together))
 
 
 def _style(style: Style | None, prompt: str | None, grounded: bool) -> Style:

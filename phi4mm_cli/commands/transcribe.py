@@ -14,7 +14,15 @@ from phi4mm_cli.batch import run_files
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.hearing import Listening, Question
 from phi4mm_cli.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES
-from phi4mm_cli.options import EngineOptions, ListeningOptions, LogOptions, SamplingOptions, option, with_shared
+from phi4mm_cli.options import (
+    BatchOptions,
+    EngineOptions,
+    ListeningOptions,
+    LogOptions,
+    SamplingOptions,
+    option,
+    with_shared,
+)
 from phi4mm_cli.output_options import CaptionOutputOptions
 from phi4mm_cli.outputs import WORD_TIMES, Body, Transcript
 from phi4mm_cli.schema import Profile, Source
@@ -82,9 +90,15 @@ def instruction(language: str | None) -> str:
 def command(
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="INPUT", help="Recordings, videos, folders; [b]-[/b] is stdin.", show_default=False),
+        typer.Argument(
+            default_factory=list,
+            metavar="INPUT",
+            help="Recordings, videos, folders; [b]-[/b] is stdin.",
+            show_default=False,
+        ),
     ],
     listening: ListeningOptions,
+    batch: BatchOptions,
     engine: EngineOptions,
     sampling: SamplingOptions,
     output: CaptionOutputOptions,
@@ -123,4 +137,4 @@ def command(
         writing={WORD_TIMES: word_timestamps},
         timed=output.timed,
     )
-    raise typer.Exit(run_files(task, inputs, engine, output, log))
+    raise typer.Exit(run_files(task, inputs, batch, engine, output, log))

@@ -20,7 +20,15 @@ from phi4mm_cli.errors import InputError, UsageError
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.hearing import Answer, Listening, Question
 from phi4mm_cli.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES
-from phi4mm_cli.options import EngineOptions, ListeningOptions, LogOptions, SamplingOptions, option, with_shared
+from phi4mm_cli.options import (
+    BatchOptions,
+    EngineOptions,
+    ListeningOptions,
+    LogOptions,
+    SamplingOptions,
+    option,
+    with_shared,
+)
 from phi4mm_cli.output_options import TranslationOutputOptions
 from phi4mm_cli.outputs import Body, Rendering, Translation, Warning, WarningCode
 from phi4mm_cli.passages import Asking
@@ -213,12 +221,14 @@ def command(
     inputs: Annotated[
         list[Path],
         typer.Argument(
+            default_factory=list,
             metavar="INPUT",
             help="Recordings, texts, subtitles, folders; [b]-[/b] is stdin.",
             show_default=False,
         ),
     ],
     listening: ListeningOptions,
+    batch: BatchOptions,
     engine: EngineOptions,
     sampling: SamplingOptions,
     output: TranslationOutputOptions,
@@ -260,7 +270,7 @@ def command(
         replaced_tags=languages.TEXT,
         editions=Translations(target, spoken, transcript, bilingual),
     )
-    raise typer.Exit(run_files(task, inputs, engine, output, log))
+    raise typer.Exit(run_files(task, inputs, batch, engine, output, log))
 
 
 def _probe(path: Path, codes: Sequence[str | None], formats: Sequence[str]) -> float | None:
