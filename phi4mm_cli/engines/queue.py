@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from phi4mm_cli.errors import InputError
 from phi4mm_cli.schema import Picture, Reply, Request
 
-VIDEO_FRAME = (1280, 720)  # pixels, as long as it is not decoded
 ROW_TOKENS = 900  # a prompt of more counts as several rows of a batch; clips of 30 s have less
 
 
@@ -78,6 +77,6 @@ def _picture_tokens(picture: Picture) -> float:
     from phi4mm_cli.model.grid import MOST_CROPS, image_tokens
 
     try:
-        return image_tokens(*(shown_size(picture) or VIDEO_FRAME), picture.most_crops or MOST_CROPS)
+        return image_tokens(*shown_size(picture), picture.most_crops or MOST_CROPS)
     except InputError:
         return 0.0  # it is reported when the picture is read

@@ -80,11 +80,13 @@ def read(picture: Picture) -> Image.Image:
     return whole.crop((0, picture.band[0], whole.width, picture.band[1])) if picture.band is not None else whole
 
 
-def shown_size(picture: Picture) -> tuple[int, int] | None:
-    """Width and height in pixels of what `read` gives, from the headers; None for frames of videos. Raises likewise."""
-    if picture.time is not None:
-        return None
+def shown_size(picture: Picture) -> tuple[int, int]:
+    """Width and height in pixels of what `read` gives, from headers or a video's first frame. Raises likewise."""
     size = picture.size
+    if size is None and picture.time is not None:
+        from phi4mm_cli.media import video
+
+        size = video.frame_size(picture.source)
     if size is None and _is_pdf(Path(picture.source.path)):
         with Pdf(Path(picture.source.path)) as pdf:
             size = natural_size(pdf.sheet(picture.page or 1))

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -16,12 +16,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from phi4mm_cli.errors import InputError
 from phi4mm_cli.media import audio
-from phi4mm_cli.media.decode import QuietFile, open_file
+from phi4mm_cli.media.decode import open_file
 from phi4mm_cli.media.pdf import no_page
 from phi4mm_cli.schema import Picture
-
-if TYPE_CHECKING:
-    from av import VideoFrame
 
 # What may be opened. Others that Pillow knows would run a program (EPS), are mistaken for anything (TGA), or are data.
 FORMATS = frozenset(
@@ -51,7 +48,9 @@ def read(picture: Picture) -> Image.Image:
         raise InputError("the file has changed since this run began", "Run it again.")
     with open_file(path) as file:
         if picture.time is not None:
-            return _frame(file, picture.time)
+            from phi4mm_cli.media import video  # here, for it takes a fifth of a second to load
+
+            return video.frame(file, picture.time)
         with _opened(file, picture.page) as image:
             image.load()
             return _rgb(ImageOps.exif_transpose(image))
@@ -144,35 +143,3 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     limits = (1.0, 255.0) if image.mode == "F" else (65535.0,)
     top = next((limit for limit in limits if lowest == 0.0 and highest <= limit), highest)
     return Image.fromarray(np.rint((values - lowest) * (255.0 / (top - lowest))).astype(np.uint8))
-
-
-def _frame(file: BinaryIO, seconds: float) -> Image.Image:
-    """What a video shows at `seconds` from its start; its last frame beyond the end."""
-    import av
-    import av.error
-    from av.container import InputContainer
-
-    from phi4mm_cli.media.container import FORMATS as CONTAINERS
-
-    found: VideoFrame | None = None
-    try:
-        options = {"format_whitelist": CONTAINERS}
-        opened = av.open(QuietFile(file), options=options, metadata_errors="replace")
-        with cast(InputContainer, opened) as video:
-            if not video.streams.video:
-                raise InputError("there is no picture in it, only sound", "Give it a video.")
-            start = (video.start_time or 0) / av.time_base
-            video.seek(round((start + seconds) * av.time_base))  # to the last frame before it that stands for itself
-            with suppress(av.error.FFmpegError):  # where the rest is damaged, what came before it is shown
-                for frame in video.decode(video.streams.video[0]):
-                    if found is not None and frame.time is not None and frame.time > start + seconds:
-                        break
-                    found = frame
-    except (av.error.FFmpegError, ValueError) as error:
-        raise InputError("it is not a video that can be read", "Copy it again, or convert it to MP4.") from error
-    if found is None:
-        raise InputError(f"no frame at {seconds:.3f} s could be decoded", "Copy it again, or choose another time.")
-    upright: Image.Image = found.to_image().rotate(  # type: ignore[no-untyped-call]
-        found.rotation, expand=True
-    )
-    return upright

@@ -1,0 +1,300 @@
+"""Videos: which of their frames are looked at, and those frames, found by seeking: what lies between is not read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import av
+import av.error
+import numpy as np
+from av import VideoFrame
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+from PIL import Image
+
+from phi4mm_cli import cancel
+from phi4mm_cli.errors import InputError
+from phi4mm_cli.media.container import FORMATS
+from phi4mm_cli.media.decode import QuietFile, clock, open_file
+from phi4mm_cli.media.headers import duration_tag
+from phi4mm_cli.schema import Picture, Source
+
+FRAMES = 16  # of a video; so many its authors showed the model of each in VideoMME
+MOST_FRAMES = 64  # that the model takes: its card
+LOOKS = 8  # moments of a video that are compared for each scene that is asked for
+SHORTEST_SCENE = 0.5  # seconds
+THUMBNAIL = (32, 18)  # pixels
+CUT = 24.0  # of 255, by which the pictures before and behind a cut differ in the mean; PySceneDetect takes 27
+FEWEST_LOOKS = 2  # for each scene; where key frames are fewer, and sparser than this, what lies between is compared too
+SPARSE = 2.0  # seconds
+SLACK = 1.5  # seconds that the last frame may lack to what the header promises
+NEAR = 0.25  # seconds, to which the end of a file that was cut off is found
+ADVICE = "Copy it again, or convert it to MP4."
+
+Span = tuple[float, float]  # seconds; the end may be infinite
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What is known of a video before its frames are looked at."""
+
+    seconds: float
+    size: tuple[int, int]  # width and height of its first frame in pixels, as it is seen
+    has_sound: bool
+    truncated: str | None = None  # why it is not the whole video
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which frames of a video are looked at: some that are evenly spread, or at equal steps, or one of each scene."""
+
+    frames: int = FRAMES  # at most
+    every: float | None = None  # seconds from one to the next
+    scenes: bool = False
+    spans: tuple[Span, ...] = ((0.0, math.inf),)  # first to last; nothing outside of them is looked at
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """What the header, the first frame and the last packet tell. Raises InputError where no frame can be decoded."""
+    with open_file(Path(path)) as file, _opened(file) as (video, stream):
+        first = next(_decoded(video, stream), None)
+        if first is None:
+            raise InputError("it has no frame that can be decoded", ADVICE)
+        promised, truncated = _promised(video, stream), None
+        seconds = _end(video, stream, promised)
+        if promised is not None and seconds < promised - SLACK:
+            truncated = f"its pictures end at {clock(seconds)}, but its header promises {clock(promised)}"
+        return VideoInfo(seconds, _upright(first, stream).size, bool(video.streams.audio), truncated)
+
+
+def frames(source: Source, choice: Choice | None = None, info: VideoInfo | None = None) -> tuple[Picture, ...]:
+    """The frames of `source` that `choice` names, in order, each with its time.
+
+    Of equal steps, so many are left out evenly that they are no more than `choice.frames`. `info` is what `probe`
+    has found. Raises InputError like it, and where the video ends before the spans begin.
+    """
+    choice, info = choice or Choice(), info or probe(source.path)
+    spans = within(choice.spans, info.seconds)
+    if not spans:
+        raise InputError(f"it ends at {clock(info.seconds)}, before the range begins", "Give another --range.")
+    if choice.scenes:
+        times = _scenes(Path(source.path), spans, choice.frames)
+    elif choice.every is not None:
+        times = _thinned([*_steps(spans, choice.every)], choice.frames)
+    else:
+        times = _spread(spans, choice.frames)
+    return tuple(Picture(source, time=round(time, 3)) for time in times)
+
+
+@lru_cache(maxsize=16)
+def frame_size(source: Source) -> tuple[int, int]:
+    """Width and height in pixels of the frames of a video. Raises InputError like `probe`."""
+    return probe(source.path).size
+
+
+def within(spans: Sequence[Span], seconds: float) -> list[Span]:
+    """What of `spans` lies in a video of this length."""
+    return [(start, min(end, seconds)) for start, end in spans if start < seconds]
+
+
+def steps(spans: Sequence[Span], every: float) -> int:
+    """How many frames there are at equal steps, if none is left out."""
+    return len([*_steps(spans, every)])
+
+
+# -------------------------------------------------------------------------------------------------- which frames
+
+
+def _spread(spans: Sequence[Span], count: int) -> list[float]:
+    """The middles of so many equal parts of all spans together: the first frame and the last are often black."""
+    total = sum(end - start for start, end in spans)
+    return [_at(spans, total * (number + 0.5) / count) for number in range(count)]
+
+
+def _at(spans: Sequence[Span], seconds: float) -> float:
+    """The time that lies so many seconds into the spans, what is between them left out."""
+    for start, end in spans:
+        if seconds <= end - start:
+            return start + seconds
+        seconds -= end - start
+    return spans[-1][1]
+
+
+def _steps(spans: Sequence[Span], every: float) -> Iterator[float]:
+    for start, end in spans:
+        yield from (start + number * every for number in range(max(1, math.ceil((end - start) / every - 1e-9))))
+
+
+def _thinned(times: Sequence[float], most: int) -> list[float]:
+    """At most so many of them, evenly chosen, the first and the last included."""
+    if len(times) <= most:
+        return [*times]
+    return [times[round(number * (len(times) - 1) / max(1, most - 1))] for number in range(most)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A moment of a video, and what it looks like from afar."""
+
+    time: float
+    colours: NDArray[np.float32]
+
+
+def _scenes(path: Path, spans: Sequence[Span], most: int) -> list[float]:
+    """The middle of each scene, of at most so many: those that the sharpest cuts divide."""
+    step = max(SHORTEST_SCENE, sum(end - start for start, end in spans) / (LOOKS * most))
+    found: list[tuple[float, float]] = []  # how sharp the cut before it is, and the middle of a scene
+    for start, end in spans:
+        looks = [*_looks(path, (start, end), step, keys_only=True)]
+        if len(looks) < FEWEST_LOOKS * most and len(looks) * SPARSE < end - start:
+            looks = [*_looks(path, (start, end), step, keys_only=False)]
+        cuts = [(start, math.inf)]
+        for before, after in pairwise(looks):
+            sharpness = float(np.abs(after.colours - before.colours).mean())
+            if sharpness >= CUT:
+                cuts.append((after.time, sharpness))
+        ends = [*(time for time, _ in cuts[1:]), end]
+        found += [(sharp, (time + until) / 2) for (time, sharp), until in zip(cuts, ends, strict=True)]
+    return sorted(time for _, time in sorted(found, reverse=True)[:most])
+
+
+def _looks(path: Path, span: Span, step: float, keys_only: bool) -> Iterator[_Look]:
+    """Moments of a span at least `step` seconds apart: key frames, between which nothing is decoded, or any frames."""
+    start, end = span
+    with open_file(path) as file, _opened(file) as (video, stream):
+        zero, wanted = _zero(video), start
+        stream.codec_context.skip_frame = "NONKEY" if keys_only else "DEFAULT"
+        _seek(video, stream, zero + start)
+        decoded = _decoded(video, stream)
+        while (frame := next(decoded, None)) is not None:
+            cancel.check()
+            time = (frame.time or 0.0) - zero
+            if time >= end:
+                return
+            if time < wanted and not (keys_only and wanted == start):
+                continue
+            thumbnail = frame.reformat(*THUMBNAIL, format="rgb24", interpolation="AREA").to_ndarray()
+            yield _Look(max(time, start), thumbnail.astype(np.float32))
+            wanted = max(time, start) + step
+            if keys_only and _seek(video, stream, zero + wanted, backward=False):
+                decoded = _decoded(video, stream)
+
+
+# -------------------------------------------------------------------------------------------------- one frame
+
+
+def frame(file: BinaryIO, seconds: float) -> Image.Image:
+    """What a video shows at `seconds` from its start, in mode RGB; its last frame beyond the end. Raises InputError."""
+    found: VideoFrame | None = None
+    with _opened(file) as (video, stream):
+        stream.thread_type = "AUTO"  # or many frames between key frames take long
+        wanted = _zero(video) + seconds
+        _seek(video, stream, wanted)
+        for frame in _decoded(video, stream):
+            if found is not None and frame.time is not None and frame.time > wanted:
+                break
+            found = frame
+        if found is None:
+            raise InputError(f"no frame at {seconds:.3f} s could be decoded", "Copy it again, or choose another time.")
+        return _upright(found, stream)
+
+
+def _upright(frame: VideoFrame, stream: VideoStream) -> Image.Image:
+    """As players show it: turned, and widened where its pixels are not square."""
+    picture: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]
+    oblong = stream.sample_aspect_ratio
+    if oblong and oblong != 1:
+        picture = picture.resize((max(1, round(picture.width * oblong)), picture.height))
+    return picture.rotate(frame.rotation, expand=True)
+
+
+@contextmanager
+def _opened(file: BinaryIO) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The video with its track of moving pictures; the cover of a record is none. Raises InputError."""
+    try:
+        opened = av.open(QuietFile(file), options={"format_whitelist": FORMATS}, metadata_errors="replace")
+        with cast(InputContainer, opened) as video:
+            moving = [s for s in video.streams.video if Disposition.attached_pic not in s.disposition]
+            stream = next((s for s in moving if s.codec_context is not None), None)
+            if stream is None and moving:
+                raise InputError("its pictures are in a coding that is not supported", ADVICE)
+            if stream is None and video.streams.audio:
+                raise InputError("there is no picture in it, only sound", "Give it a video.")
+            if stream is None:
+                raise InputError("it is not a video that can be read", ADVICE)
+            yield video, stream
+    except (av.error.FFmpegError, ValueError) as error:
+        raise InputError("it is not a video that can be read", ADVICE) from error
+
+
+def _decoded(video: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """The frames from where the video stands; where the rest is damaged, those before it."""
+    with suppress(av.error.FFmpegError):
+        yield from video.decode(stream)
+
+
+def _seek(video: InputContainer, stream: VideoStream, time: float, backward: bool = True) -> bool:
+    """To the last key frame before `time` on the file's clock, or the first one behind it; False where that fails."""
+    assert stream.time_base is not None
+    try:
+        video.seek(math.floor(time / stream.time_base), backward=backward, stream=stream)
+    except av.error.FFmpegError:
+        return False
+    return True
+
+
+def _zero(video: InputContainer) -> float:
+    """The time on the file's clock that a player shows as 0:00."""
+    return (video.start_time or 0) / av.time_base
+
+
+# -------------------------------------------------------------------------------------------------- how long it is
+
+
+def _promised(video: InputContainer, stream: VideoStream) -> float | None:
+    """The length of the pictures that the header gives, in seconds from the start."""
+    tag = duration_tag(stream.metadata.get("DURATION", ""))
+    if tag is not None:
+        return tag - _zero(video)
+    if stream.duration and stream.time_base:
+        return float((stream.duration + (stream.start_time or 0)) * stream.time_base) - _zero(video)
+    return video.duration / av.time_base if video.duration else None
+
+
+def _end(video: InputContainer, stream: VideoStream, promised: float | None) -> float:
+    """When the pictures end, in seconds from the start, by their last packet.
+
+    That is found where the header says, else before it; where the header says nothing, in all packets.
+    """
+    if promised is None:
+        return _last(video, stream, 0.0) or 0.0
+    end = _last(video, stream, promised)
+    low, high = 0.0, promised
+    while end is None and high - low > NEAR:  # the file was cut off, and behind its end there are no packets
+        middle = (low + high) / 2
+        end = _last(video, stream, middle)
+        low, high = (middle, high) if end is not None else (low, middle)
+    return min(end or 0.0, promised)
+
+
+def _last(video: InputContainer, stream: VideoStream, since: float) -> float | None:
+    """When the last packet ends that can be read from `since` on; None where none can."""
+    if not _seek(video, stream, _zero(video) + since):
+        return None
+    last: float | None = None
+    with suppress(av.error.FFmpegError):
+        for packet in video.demux(stream):
+            cancel.check()
+            if packet.pts is not None and packet.size:
+                end = float((packet.pts + (packet.duration or 0)) * packet.time_base) - _zero(video)
+                last = end if last is None else max(last, end)
+    return last
