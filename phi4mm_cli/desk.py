@@ -16,7 +16,7 @@ from phi4mm_cli.flow import Flow
 from phi4mm_cli.journal import NoJournal
 from phi4mm_cli.outputs import Body, Document, Summary, Timings
 from phi4mm_cli.report import Live, Loading, Report, display
-from phi4mm_cli.schema import ModelInfo
+from phi4mm_cli.schema import ModelInfo, Request, Result
 from phi4mm_cli.task import Plan, Task
 
 
@@ -63,8 +63,12 @@ class Desk:
                 self.journal.started(work, sources, lengths[work])
                 return flow(*sources)
 
+            def answered(job: Job[Body], request: Request, result: Result) -> None:
+                self.journal.answered(owners[job.name], request, result)
+                bar.advance(job, request, result)
+
             jobs = (Job(key, partial(start, work)) for key, work in owners.items())
-            for outcome in run(jobs, engine, on_result=bar.advance, on_part=bar.part):
+            for outcome in run(jobs, self.journal.replaying(engine), on_result=answered, on_part=bar.part):
                 with bar.aside(self.stdout):
                     self._take(owners[outcome.job.name], outcome, engine.info, live)
                 bar.finish(outcome.job)

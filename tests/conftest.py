@@ -7,9 +7,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from journalled import HereRun, Ran
+from scripted import ScriptedEngine, said
+
+from phi4mm_cli import console, options
+from phi4mm_cli.cli import app
+from phi4mm_cli.errors import Phi4Error, RequestError
+from phi4mm_cli.schema import Request, Result
 
 if TYPE_CHECKING:
     from phi4mm_cli.model.loading import Model
@@ -38,6 +45,29 @@ def phi4mm(tmp_path: Path) -> Phi4mm:
     return run
 
 
+@pytest.fixture
+def phi4mm_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> HereRun:
+    """The program in this process and an empty folder, with an engine that answers as it is told."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PHI4MM_CONFIG", "")
+
+    def run(*arguments: object, engine: Callable[[Request], Result | RequestError] = _hears) -> Ran:
+        scripted = ScriptedEngine(engine)
+        monkeypatch.setattr(options, "open_engine", lambda *_, **__: scripted)
+        capfd.readouterr()
+        code: Any = 0
+        try:
+            app([str(argument) for argument in arguments], prog_name="phi4mm")
+        except SystemExit as end:
+            code = end.code
+        except Phi4Error as error:
+            code = error.exit_code
+            console.say(str(error), "error")
+        return Ran(int(code), capfd.readouterr().err, len(scripted.asked))
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def demo() -> Model:
     """The demo checkpoint."""
@@ -50,6 +80,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Model:
     from tiny_model import write_tiny_model
 
     return _loaded(str(write_tiny_model(tmp_path_factory.mktemp("tiny"))))
+
+
+def _hears(request: Request) -> Result:
+    return said(f"Sentence at {request.clips[0].start:.0f}." if request.clips else "A text.")
 
 
 def _loaded(name: str) -> Model:

@@ -8,62 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
-from scripted import ScriptedEngine, said
+from journalled import HereRun, lines, outputs, save
+from scripted import said
 
-from phi4mm_cli import console, options
-from phi4mm_cli.cli import app
-from phi4mm_cli.errors import Phi4Error, RequestError
+from phi4mm_cli.errors import RequestError
 from phi4mm_cli.journal import FOLDER, results, states
 from phi4mm_cli.schema import Request, Result
-
-
-@dataclass
-class Ran:
-    code: int
-    stderr: str
-    asked: int  # requests that the model was asked
-
-    @property
-    def last(self) -> str:
-        return self.stderr.splitlines()[-1].removeprefix("phi4mm: ")
-
-
-Run = Callable[..., Ran]
-
-
-def hears(request: Request) -> Result | RequestError:
-    return said(f"Sentence at {request.clips[0].start:.0f}." if request.clips else "A text.")
-
-
-@pytest.fixture
-def phi4mm_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """The program in this process, with an engine that counts what it is asked."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PHI4MM_CONFIG", "")
-
-    def run(*arguments: object, engine: Callable[[Request], Result | RequestError] = hears) -> Ran:
-        scripted = ScriptedEngine(engine)
-        monkeypatch.setattr(options, "open_engine", lambda *_, **__: scripted)
-        capfd.readouterr()
-        code: Any = 0
-        try:
-            app([str(argument) for argument in arguments], prog_name="phi4mm")
-        except SystemExit as end:
-            code = end.code
-        except Phi4Error as error:
-            code = error.exit_code
-            console.say(str(error), "error")
-        return Ran(int(code), capfd.readouterr().err, len(scripted.asked))
-
-    return run
 
 
 @pytest.fixture(autouse=True)
@@ -73,26 +26,13 @@ def recordings(tmp_path: Path) -> None:
         save(tmp_path / "in" / name, number)
 
 
-def save(path: Path, seed: int, seconds: int = 1) -> None:
-    soundfile.write(path, np.random.default_rng(seed).normal(0, 0.1, 16000 * seconds), 16000)
-
-
 HEAR = ("transcribe", "in", "-o", "out", "--no-vad")
-
-
-def lines(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / FOLDER / "journal.jsonl").read_text().splitlines()]
-
-
-def outputs(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file() and FOLDER not in path.parts)
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 # ---------------------------------------------------------------------------------------------- what is left out
 
 
-def test_what_is_done_is_not_done_again(phi4mm_here: Run, tmp_path: Path) -> None:
+def test_what_is_done_is_not_done_again(phi4mm_here: HereRun, tmp_path: Path) -> None:
     first = phi4mm_here(*HEAR, "--srt")
     assert (first.code, first.last, first.asked) == (0, "3 inputs: 3 done", 3)
     before = outputs(tmp_path / "out")
@@ -103,11 +43,11 @@ def test_what_is_done_is_not_done_again(phi4mm_here: Run, tmp_path: Path) -> Non
     assert (forced.last, forced.asked) == ("3 inputs: 3 done", 3)
 
 
-def test_only_what_is_new_changed_or_failed_is_done(phi4mm_here: Run, tmp_path: Path) -> None:
+def test_only_what_is_new_changed_or_failed_is_done(phi4mm_here: HereRun, tmp_path: Path) -> None:
     (tmp_path / "in" / "broken.wav").write_bytes(b"RIFF" + bytes(100))
 
     def fails(request: Request) -> Result | RequestError:
-        return RequestError("too hard") if "b.wav" in request.clips[0].source.path else hears(request)
+        return RequestError("too hard") if "b.wav" in request.clips[0].source.path else said("A sentence.")
 
     first = phi4mm_here(*HEAR, engine=fails)
     assert (first.code, first.last) == (3, "4 inputs: 2 done, 2 failed")
@@ -131,7 +71,7 @@ def test_only_what_is_new_changed_or_failed_is_done(phi4mm_here: Run, tmp_path: 
     assert errors.count("too hard") == 2
 
 
-def test_other_options_for_the_result_do_it_again(phi4mm_here: Run) -> None:
+def test_other_options_for_the_result_do_it_again(phi4mm_here: HereRun) -> None:
     phi4mm_here(*HEAR)
     assert phi4mm_here(*HEAR, "-l", "de").asked == 3
     assert phi4mm_here(*HEAR, "-l", "de", "--temperature", "0.5").asked == 3
@@ -140,7 +80,7 @@ def test_other_options_for_the_result_do_it_again(phi4mm_here: Run) -> None:
     assert phi4mm_here(*HEAR, "--model", "other", "--batch-size", "3", "--device", "cpu").asked == 0
 
 
-def test_other_options_for_the_writing_need_no_model(phi4mm_here: Run, tmp_path: Path) -> None:
+def test_other_options_for_the_writing_need_no_model(phi4mm_here: HereRun, tmp_path: Path) -> None:
     phi4mm_here(*HEAR, "--json")
     expected = {**outputs(tmp_path / "out")}
     (tmp_path / "out" / "a.json").unlink()
@@ -156,13 +96,13 @@ def test_other_options_for_the_writing_need_no_model(phi4mm_here: Run, tmp_path:
     assert json.loads(outputs(tmp_path / "out")["a.json"])["segments"][0]["words"]
 
 
-def test_times_are_asked_for_once_somebody_sees_them(phi4mm_here: Run) -> None:
+def test_times_are_asked_for_once_somebody_sees_them(phi4mm_here: HereRun) -> None:
     assert phi4mm_here(*HEAR, "--txt").asked == 3
     assert phi4mm_here(*HEAR, "--srt").asked == 3
     assert phi4mm_here(*HEAR, "--txt").asked == 0
 
 
-def test_commands_and_tags_share_a_folder(phi4mm_here: Run, tmp_path: Path) -> None:
+def test_commands_and_tags_share_a_folder(phi4mm_here: HereRun, tmp_path: Path) -> None:
     translate = ("translate", "in", "-o", "out", "--no-vad", "--to")
     assert phi4mm_here(*HEAR, "--json").asked == 3
     assert phi4mm_here(*translate, "fr").asked >= 3
@@ -174,7 +114,7 @@ def test_commands_and_tags_share_a_folder(phi4mm_here: Run, tmp_path: Path) -> N
     assert phi4mm_here("summarize", "in/a.md", "-o", "out", "--json").last == "1 input: 1 done before"
 
 
-def test_an_output_that_another_command_took_is_written_again(phi4mm_here: Run, tmp_path: Path) -> None:
+def test_an_output_that_another_command_took_is_written_again(phi4mm_here: HereRun, tmp_path: Path) -> None:
     from PIL import Image
 
     Image.new("RGB", (60, 60), "white").save(tmp_path / "a.png")
@@ -187,7 +127,7 @@ def test_an_output_that_another_command_took_is_written_again(phi4mm_here: Run, 
     assert outputs(tmp_path / "out") == first
 
 
-def test_several_together_are_done_once(phi4mm_here: Run, tmp_path: Path) -> None:
+def test_several_together_are_done_once(phi4mm_here: HereRun, tmp_path: Path) -> None:
     for name in ("mon", "tue"):
         (tmp_path / f"{name}.txt").write_text(f"What was said on {name}.", encoding="utf-8")
     together = ("summarize", "mon.txt", "tue.txt", "--together", "-o", "out", "--md")
@@ -200,13 +140,13 @@ def test_several_together_are_done_once(phi4mm_here: Run, tmp_path: Path) -> Non
 # ----------------------------------------------------------------------------------------- where there is none
 
 
-def test_without_an_output_folder_nothing_is_remembered(phi4mm_here: Run, tmp_path: Path) -> None:
+def test_without_an_output_folder_nothing_is_remembered(phi4mm_here: HereRun, tmp_path: Path) -> None:
     for _ in range(2):
         assert phi4mm_here("transcribe", "in", "--no-vad", "--srt").asked == 3
     assert not (tmp_path / FOLDER).exists()
 
 
-def test_outputs_without_a_journal_are_replaced_or_refused(phi4mm_here: Run, tmp_path: Path) -> None:
+def test_outputs_without_a_journal_are_replaced_or_refused(phi4mm_here: HereRun, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.txt").write_text("mine", encoding="utf-8")
     refused = phi4mm_here(*HEAR, "--no-overwrite")
@@ -216,7 +156,7 @@ def test_outputs_without_a_journal_are_replaced_or_refused(phi4mm_here: Run, tmp
     assert (tmp_path / "out" / "a.txt").read_text(encoding="utf-8") == "Sentence at 0.\n"
 
 
-def test_no_overwrite_goes_on_from_a_journal(phi4mm_here: Run, tmp_path: Path) -> None:
+def test_no_overwrite_goes_on_from_a_journal(phi4mm_here: HereRun, tmp_path: Path) -> None:
     def stopped(request: Request) -> Result | RequestError:
         raise KeyboardInterrupt
 
@@ -229,7 +169,7 @@ def test_no_overwrite_goes_on_from_a_journal(phi4mm_here: Run, tmp_path: Path) -
     assert phi4mm_here(*HEAR, "--no-overwrite", "--force").code == 2
 
 
-def test_warnings_of_what_is_done_still_count(phi4mm_here: Run) -> None:
+def test_warnings_of_what_is_done_still_count(phi4mm_here: HereRun) -> None:
     def empty(request: Request) -> Result | RequestError:
         return Result("Cut", (1,), "length", 1)
 
@@ -242,7 +182,7 @@ def test_warnings_of_what_is_done_still_count(phi4mm_here: Run) -> None:
 # --------------------------------------------------------------------------------------------------- damage
 
 
-def test_a_torn_line_loses_itself_only(phi4mm_here: Run, tmp_path: Path) -> None:
+def test_a_torn_line_loses_itself_only(phi4mm_here: HereRun, tmp_path: Path) -> None:
     phi4mm_here(*HEAR)
     journal = tmp_path / "out" / FOLDER / "journal.jsonl"
     whole = journal.read_bytes().splitlines(keepends=True)
@@ -256,7 +196,7 @@ def test_a_torn_line_loses_itself_only(phi4mm_here: Run, tmp_path: Path) -> None
     assert phi4mm_here(*HEAR).last == "3 inputs: 3 done before"
 
 
-def test_a_damaged_result_is_made_again(phi4mm_here: Run, tmp_path: Path) -> None:
+def test_a_damaged_result_is_made_again(phi4mm_here: HereRun, tmp_path: Path) -> None:
     phi4mm_here(*HEAR)
     kept = sorted((tmp_path / "out" / FOLDER / "results").iterdir())
     assert len(kept) == 3
@@ -266,7 +206,7 @@ def test_a_damaged_result_is_made_again(phi4mm_here: Run, tmp_path: Path) -> Non
     assert (again.code, again.last, again.asked) == (0, "3 inputs: 3 done", 2)
 
 
-def test_a_journal_of_a_later_version_is_left_alone(phi4mm_here: Run, tmp_path: Path) -> None:
+def test_a_journal_of_a_later_version_is_left_alone(phi4mm_here: HereRun, tmp_path: Path) -> None:
     phi4mm_here(*HEAR)
     journal = tmp_path / "out" / FOLDER / "journal.jsonl"
     journal.write_bytes(journal.read_bytes() + b'{"event": "run", "layout": 9, "version": "7.0.0"}\n')
@@ -275,7 +215,7 @@ def test_a_journal_of_a_later_version_is_left_alone(phi4mm_here: Run, tmp_path: 
     assert "another version of phi4mm, 7.0.0" in run.stderr
 
 
-def test_any_name_is_found_again(phi4mm_here: Run, tmp_path: Path) -> None:
+def test_any_name_is_found_again(phi4mm_here: HereRun, tmp_path: Path) -> None:
     names = [os.fsdecode(b"caf\xe9.wav"), os.fsdecode(b"caf\xe8.wav"), "line\nbreak.wav", "x" * 247 + ".wav", "🎙.wav"]
     for name in names:
         (tmp_path / "in" / name).write_bytes((tmp_path / "in" / "a.wav").read_bytes())
@@ -283,7 +223,7 @@ def test_any_name_is_found_again(phi4mm_here: Run, tmp_path: Path) -> None:
     assert phi4mm_here(*HEAR).last == "8 inputs: 8 done before"
 
 
-def test_a_result_comes_back_as_it_was(phi4mm_here: Run, tmp_path: Path) -> None:
+def test_a_result_comes_back_as_it_was(phi4mm_here: HereRun, tmp_path: Path) -> None:
     phi4mm_here(*HEAR, "--srt")
     [path, *_] = sorted((tmp_path / "out" / FOLDER / "results").iterdir())
     head, text = path.read_bytes().splitlines()
@@ -298,7 +238,7 @@ def test_a_result_comes_back_as_it_was(phi4mm_here: Run, tmp_path: Path) -> None
 # --------------------------------------------------------------------------------------------------- two runs
 
 
-def test_two_runs_do_not_share_a_folder(phi4mm_here: Run, tmp_path: Path) -> None:
+def test_two_runs_do_not_share_a_folder(phi4mm_here: HereRun, tmp_path: Path) -> None:
     waits = "import sys, time\nfrom phi4mm_cli.journal import lock\nfrom pathlib import Path\n"
     waits += "with lock.held(Path(sys.argv[1]), 'transcribe'):\n    print('held', flush=True)\n    time.sleep(60)"
     (tmp_path / "out" / FOLDER).mkdir(parents=True)

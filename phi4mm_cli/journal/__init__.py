@@ -3,6 +3,7 @@
     journal.jsonl             what happened to which input: lines that are only ever added
     journal-3-of-8.jsonl      the same of a shard, which has its own; all of them are read, the latest line counts
     lock, lock-3-of-8         held by the run that writes the journal beside it (`lock`)
+    requests/HASH.jsonl       the model's answers for an input that is in hand (`answers`)
     results/HASH.json         the last result of an input as it was before it was written to its outputs (`results`)
 
 A line is a JSON object in ASCII, handed to the system in one piece. It outlives the program, killed or not; nothing is
@@ -15,7 +16,8 @@ by a full disk or by such an end, is passed over by its reader, and the next one
     started  an input is opened: family, name, task, stamp, attempt, length
     done     its outputs are written: family, name, task, stamp, attempt, form, timed, outputs (within DIR), kept
              (from a result that was there before this run), seconds (spent on it), unit, read, total (its coverage),
-             calls, warnings (how many of each code, but for those that were healed), model
+             calls, replayed (how many of them an earlier run had answered), warnings (how many of each code, but for
+             those that were healed), model
     failed   there are none: family, name, task, stamp if it could be read, attempt, error (kind, message, advice)
     end      the run ends by itself: code, which is its exit code
 
@@ -25,7 +27,8 @@ a result (`deciding`, `engine`), `form` of what only shapes its writing. `stamp`
 nanoseconds) and hash (of the size and both ends) of the input.
 """
 
-from phi4mm_cli.journal.book import Journal, NoJournal
+from phi4mm_cli.journal.book import Journal
+from phi4mm_cli.journal.no_journal import NoJournal
 from phi4mm_cli.journal.records import FOLDER, Key, Order, Stamp
 from phi4mm_cli.journal.states import State, States
 

@@ -7,67 +7,26 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from phi4mm_cli import __version__
+from phi4mm_cli.engines import Engine
 from phi4mm_cli.errors import ExitCode, InputError, Phi4Error, StorageError, UsageError
 from phi4mm_cli.files import Work
 from phi4mm_cli.journal import lock, results, states
+from phi4mm_cli.journal.answers import Answers, Replaying
+from phi4mm_cli.journal.no_journal import NoJournal
 from phi4mm_cli.journal.records import FOLDER, VERSION, Key, Order, Stamp, digest, line
 from phi4mm_cli.journal.states import State, States
 from phi4mm_cli.outputs import Document
-from phi4mm_cli.schema import Source, to_json
+from phi4mm_cli.schema import Request, Result, Source, to_json
 
 Identify = Callable[[Path], Source]  # raises InputError
-
-
-class NoJournal:
-    """Of a run whose results go to stdout, or to no folder of their own: nothing is remembered, nothing left out."""
-
-    advice = "Its result is lost"  # to people to whom an output could not be written
-
-    def settled(self, work: Work) -> State | None:
-        """The state of what is done, where doing it again would change nothing."""
-        return None
-
-    def unfinished(self, work: Work) -> bool:
-        """Whether an earlier run with the same order had the work in hand: outputs that are there are its own."""
-        return False
-
-    def kept(self, work: Work) -> Document | None:
-        """The result that only needs to be written."""
-        return None
-
-    def planned(self, inputs: int, todo: int, length: float | None, unit: str) -> None:
-        """How much the run has before it."""
-
-    def started(self, work: Work, sources: Sequence[Source], length: float | None) -> None:
-        """The work is begun. In any thread."""
-
-    def keep(self, work: Work, document: Document) -> None:
-        """The work has its result."""
-
-    def done(self, work: Work, document: Document, outputs: Sequence[str]) -> None:
-        """Its outputs, by their names in the folder, are written."""
-
-    def failed(self, work: Work, error: Exception) -> None:
-        """It has none."""
-
-    def ended(self, code: ExitCode) -> None:
-        """The run is over."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +35,12 @@ class _InHand:
 
     stamp: Stamp
     attempt: int  # counted from 1
-    kept: bool  # its result was there before
+    answers: Answers | None = None  # None where its result was there before
+    known: Mapping[str, Result] = field(default_factory=dict)  # from an earlier run, by key of the request
+
+    @property
+    def kept(self) -> bool:
+        return self.answers is None
 
 
 class Journal(NoJournal):
@@ -93,6 +57,7 @@ class Journal(NoJournal):
         self._identify, self._force = identify, force
         self._past = States()
         self._in_hand: dict[Key, _InHand] = {}
+        self._known: dict[str, Result] = {}  # answers of all that is in hand, by key of the request
         self._file: int | None = None
         self._torn = False
         self._writing = threading.Lock()
@@ -159,7 +124,7 @@ class Journal(NoJournal):
         if found is None or not self._unchanged(work, found[0]):
             return None
         stamp, document = found
-        self._in_hand[key] = _InHand(stamp, max(1, self._tried(key, stamp)), kept=True)
+        self._in_hand[key] = _InHand(stamp, max(1, self._tried(key, stamp)))
         return document
 
     def _state(self, key: Key) -> State | None:
@@ -195,16 +160,35 @@ class Journal(NoJournal):
     def started(self, work: Work, sources: Sequence[Source], length: float | None) -> None:
         """The work is begun. In any thread."""
         key, stamp = self._key(work), _stamp(work, sources)
-        self._in_hand[key] = _InHand(stamp, self._tried(key, stamp) + 1, kept=False)
+        answers = Answers(self._folder / "requests", key, self._task, stamp)
+        with self._needing_room():
+            if self._force:
+                answers.remove()
+            known = answers.known()
+        self._known.update(known)
+        self._in_hand[key] = _InHand(stamp, self._tried(key, stamp) + 1, answers, known)
         self._note_of(key, "started", length=length)
+
+    def replaying(self, engine: Engine) -> Engine:
+        """`engine`, which is not asked again what it has answered for a work that an earlier run did not finish."""
+        return Replaying(engine, self._known)
+
+    def answered(self, work: Work, request: Request, result: Result) -> None:
+        """A request of the work has been answered."""
+        begun = self._in_hand[self._key(work)]
+        if begun.answers is None or request.key in begun.known:
+            return
+        with self._needing_room():
+            begun.answers.add(request, result)
 
     def keep(self, work: Work, document: Document) -> None:
         """The work has its result."""
         key = self._key(work)
-        try:
-            results.keep(self._results, key, self._task, self._in_hand[key].stamp, self._order.timed, document)
-        except OSError as error:
-            raise self._no_room(error) from error
+        begun = self._in_hand[key]
+        with self._needing_room():
+            results.keep(self._results, key, self._task, begun.stamp, self._order.timed, document)
+            if begun.answers is not None:
+                begun.answers.remove()
 
     def done(self, work: Work, document: Document, outputs: Sequence[str]) -> None:
         """Its outputs, by their names in the folder, are written."""
@@ -219,15 +203,21 @@ class Journal(NoJournal):
             "warnings": Counter(warning.code for warning in document.body.warnings if not warning.healed),
             "model": to_json(document.model),
         }
+        figures["replayed"] = len(self._in_hand[key].known)
         self._note_of(key, "done", form=self._form, timed=self._order.timed, outputs=list(outputs), **figures)
-        self._in_hand.pop(key)
+        self._put_down(key)
 
     def failed(self, work: Work, error: Exception) -> None:
         """It has none."""
         key = self._key(work)
         message, advice = (error.message, error.advice) if isinstance(error, Phi4Error) else (str(error), "")
         self._note_of(key, "failed", error={"kind": type(error).__name__, "message": message, "advice": advice})
-        self._in_hand.pop(key, None)
+        self._put_down(key)
+
+    def _put_down(self, key: Key) -> None:
+        if (begun := self._in_hand.pop(key, None)) is not None:
+            for request in begun.known:
+                self._known.pop(request, None)
 
     def ended(self, code: ExitCode) -> None:
         """The run is over."""
@@ -267,20 +257,22 @@ class Journal(NoJournal):
 
     def _note(self, event: str, **fields: Any) -> None:
         noted = {"event": event, "at": round(time.time(), 3), **fields}
-        with self._writing:
+        with self._writing, self._needing_room():
             assert self._file is not None
             rest = b"\n" * self._torn + line(noted)
-            try:
-                while rest:
-                    self._torn = True
-                    rest = rest[os.write(self._file, rest) :]
-            except OSError as error:
-                raise self._no_room(error) from error
+            while rest:
+                self._torn = True
+                rest = rest[os.write(self._file, rest) :]
             self._torn = False
 
-    def _no_room(self, error: OSError) -> StorageError:
-        message = f"cannot write {self._folder}: {error.strerror}"
-        return StorageError(message, "Put that right and run the same command again: it goes on where it was")
+    @contextmanager
+    def _needing_room(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            message = f"cannot write {self._folder}: {error.strerror}"
+            advice = "Put that right and run the same command again: it goes on where it was"
+            raise StorageError(message, advice) from error
 
 
 def _stamp(work: Work, sources: Sequence[Source]) -> Stamp:

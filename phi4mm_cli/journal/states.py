@@ -51,7 +51,7 @@ class States:
             self.of[key] = State(event["event"], at, event["task"], stamp, int(event["attempt"]), rest)
 
 
-_OF_DONE = {"form", "timed", "outputs", "kept", "seconds", "unit", "read", "total", "calls", "warnings", "model"}
+_OF_DONE = {"form", "timed", "outputs", "kept", "seconds", "unit", "read", "total", "calls", "replayed", "warnings"}
 _OWN = {"event", "at", "family", "name", "task", "stamp", "attempt"}
 
 

@@ -1,0 +1,157 @@
+"""One long recording goes on where it was: the model is asked only what it had not answered, and nobody sees it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Phi4mm
+from journalled import HereRun, lines, outputs, save, untimed
+from scripted import said
+
+from phi4mm_cli.commands.sample import SAMPLES
+from phi4mm_cli.errors import RequestError
+from phi4mm_cli.journal import FOLDER
+from phi4mm_cli.journal.answers import Answers
+from phi4mm_cli.journal.records import Stamp
+from phi4mm_cli.schema import Message, Request, Result, Sampling, Word
+
+SECONDS = 40
+HEAR = ("transcribe", "long.wav", "--no-vad", "--chunk-seconds", "4", "--srt", "--json", "-o")
+MEETING = ("transcribe", str(SAMPLES / "meeting.flac"), "--model", "demo", "--srt", "--json")
+
+
+@pytest.fixture(autouse=True)
+def recording(tmp_path: Path) -> None:
+    save(tmp_path / "long.wav", 1, seconds=SECONDS)
+
+
+def hears(request: Request) -> Result | RequestError:
+    text = said(f"Some words that are heard at {request.clips[0].start:.3f} and no other time.")
+    words = tuple(Word(i / 7, i / 7 + 1 / 9, word) for i, word in enumerate(text.text.split()))
+    return Result(text.text, text.tokens, "stop", 7, words)
+
+
+def until(count: int) -> Callable[[Request], Result | RequestError]:
+    """Answers so many requests; then the program is stopped."""
+    left = [count]
+
+    def answer(request: Request) -> Result | RequestError:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return hears(request)
+
+    return answer
+
+
+def requests(folder: Path) -> list[Path]:
+    return sorted((folder / FOLDER / "requests").glob("*"))
+
+
+def test_only_what_is_missing_is_asked(phi4mm_here: HereRun, tmp_path: Path) -> None:
+    whole = phi4mm_here(*HEAR, "whole", engine=hears)
+    assert (whole.code, requests(tmp_path / "whole")) == (0, [])
+    assert whole.asked >= 10
+    for _ in range(3):
+        assert phi4mm_here(*HEAR, "out", engine=until(3)).code == 130
+    [kept] = requests(tmp_path / "out")
+    known = kept.read_bytes().count(b'"key"')
+    assert 3 <= known < 10  # of the last two that it was asked, it lived to answer one
+    again = phi4mm_here(*HEAR, "out", engine=hears)
+    assert (again.code, again.asked) == (0, whole.asked - known)
+    assert untimed(outputs(tmp_path / "out")) == untimed(outputs(tmp_path / "whole"))
+    done = next(line for line in lines(tmp_path / "out") if line["event"] == "done")
+    assert (done["calls"], done["replayed"], done["attempt"]) == (whole.asked, known, 4)
+    assert requests(tmp_path / "out") == []
+
+
+def test_a_failed_input_is_only_asked_what_failed(phi4mm_here: HereRun, tmp_path: Path) -> None:
+    def fails(request: Request) -> Result | RequestError:
+        return RequestError("no memory") if request.clips[0].start > 20 else hears(request)
+
+    whole = phi4mm_here(*HEAR, "whole", engine=hears)
+    assert phi4mm_here(*HEAR, "out", engine=fails).code == 4
+    [kept] = requests(tmp_path / "out")
+    known = kept.read_bytes().count(b'"key"')
+    assert 0 < known < whole.asked
+    again = phi4mm_here(*HEAR, "out", engine=hears)
+    assert (again.code, again.asked) == (0, whole.asked - known)
+
+
+def test_answers_for_something_else_are_forgotten(phi4mm_here: HereRun, tmp_path: Path) -> None:
+    phi4mm_here(*HEAR, "out", engine=until(7))
+    assert phi4mm_here(*HEAR, "out", "-l", "de", engine=until(3)).code == 130
+    [kept] = requests(tmp_path / "out")
+    assert kept.read_bytes().count(b'"key"') in (2, 3)
+    save(tmp_path / "long.wav", 2, seconds=SECONDS)
+    assert phi4mm_here(*HEAR, "out", "-l", "de", engine=hears).asked >= 10
+    save(tmp_path / "long.wav", 3, seconds=SECONDS)
+    phi4mm_here(*HEAR, "out", "-l", "de", engine=until(7))
+    assert phi4mm_here(*HEAR, "out", "-l", "de", "--force", engine=hears).asked >= 10
+
+
+def test_a_torn_answer_is_asked_again(phi4mm_here: HereRun, tmp_path: Path) -> None:
+    whole = phi4mm_here(*HEAR, "whole", engine=hears)
+    phi4mm_here(*HEAR, "out", engine=until(6))
+    [kept] = requests(tmp_path / "out")
+    kept.write_bytes(kept.read_bytes()[:-30])
+    known = kept.read_bytes().count(b'"key"') - 1
+    assert phi4mm_here(*HEAR, "out", engine=until(0)).code == 130
+    again = phi4mm_here(*HEAR, "out", engine=hears)
+    assert (again.code, again.asked) == (0, whole.asked - known)
+
+
+def killed_at_work(folder: Path, *command: object) -> int:
+    """Kill a program once it has some answers and not all; how many it has kept."""
+    run = subprocess.Popen([sys.executable, *map(str, command)], cwd=folder, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 100
+    while not (kept := requests(folder / "out")) or kept[0].read_bytes().count(b"\n") < 4:
+        assert run.poll() is None and time.monotonic() < until
+        time.sleep(0.01)
+    run.kill()
+    run.wait()
+    return requests(folder / "out")[0].read_bytes().count(b'"key"')
+
+
+def test_killed_and_gone_on(tmp_path: Path) -> None:
+    slow = (Path(__file__).with_name("slow_program.py"), *HEAR)
+    known = killed_at_work(tmp_path, *slow, "out")
+    for out in ("out", "whole"):
+        subprocess.run([sys.executable, *map(str, slow), out], cwd=tmp_path, check=True)
+    assert untimed(outputs(tmp_path / "out")) == untimed(outputs(tmp_path / "whole"))
+    done = next(line for line in lines(tmp_path / "out") if line["event"] == "done")
+    assert done["replayed"] == known
+    assert 3 <= known < done["calls"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", ["cpu", "cpu,cpu"])
+def test_the_demo_killed_and_gone_on(phi4mm: Phi4mm, tmp_path: Path, devices: str) -> None:
+    """Two processes at once answer in any order."""
+    hear = (*MEETING, "--batch-size", "1", "--device", devices, "-o")
+    known = killed_at_work(tmp_path, "-m", "phi4mm_cli", *hear, "out")
+    for out in ("out", "whole"):
+        assert phi4mm(*hear, out, timeout=300).returncode == 0
+    assert untimed(outputs(tmp_path / "out")) == untimed(outputs(tmp_path / "whole"))
+    done = next(line for line in lines(tmp_path / "out") if line["event"] == "done")
+    assert 3 <= known == done["replayed"] < done["calls"]
+
+
+def test_answers_come_back_exactly(tmp_path: Path) -> None:
+    stamp = Stamp(1, 2, "f00d")
+    kept = Answers(tmp_path / "requests", ("transcribe", "a.wav"), "task", stamp)
+    asked = [Request((Message("user", (text,)),), Sampling(5)) for text in "abc"]
+    answers = [
+        Result("é 🎙 \ud800", (1, 2), "length", 3),
+        Result("", (), "stop", 0, ()),
+        Result("a b", (7,), "stop", 9, (Word(0.1 + 0.2, 1 / 3, "a"), Word(1e-17, 1.0, "b"))),
+    ]
+    for request, result in zip(asked, answers, strict=True):
+        kept.add(request, result)
+    again = Answers(tmp_path / "requests", ("transcribe", "a.wav"), "task", stamp).known()
+    assert again == {request.key: result for request, result in zip(asked, answers, strict=True)}
