@@ -4,6 +4,7 @@ Phi4Error              1  a failure that phi4mm foresaw
 ├── UsageError         2  the command line, or what it names, cannot work as a whole
 ├── InputError         4  one input cannot be used; the others go on
 ├── RequestError       4  an engine failed one request; raised in the flow that made it
+│   ├── TooLongError   4  ... because it is longer than the model's context
 │   └── MemoryExhaustedError 6  ... because it does not fit into memory
 ├── StorageError       1  nothing can be written any more: the disk is full
 ├── MissingError       5  a package, a model or a server is missing
@@ -72,6 +73,10 @@ class RequestError(Phi4Error):
     """An engine could not answer one request."""
 
     exit_code = ExitCode.ALL_FAILED
+
+
+class TooLongError(RequestError):
+    """The prompt is longer than the model's context."""
 
 
 class MemoryExhaustedError(RequestError):

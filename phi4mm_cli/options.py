@@ -233,7 +233,7 @@ class SamplingOptions:
     ] = 1
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
+        for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:  # so that no NaN passes
                 raise UsageError(f"--{name.replace('_', '-')} is {low} to {high}, not {value}")
@@ -252,7 +252,7 @@ class SamplingOptions:
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 
 
-_RANGES: dict[str, tuple[float, float]] = {
+RANGES: dict[str, tuple[float, float]] = {
     "max_new_tokens": (1, 131072),  # the context of the released model
     "temperature": (0, 2),
     "top_p": (0, 1),

@@ -15,7 +15,7 @@ import torch
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
-from phi4mm_cli.errors import MissingError, RequestError
+from phi4mm_cli.errors import MissingError, TooLongError
 from phi4mm_cli.model.align import Answered, transcript, word_times
 from phi4mm_cli.model.beams import search
 from phi4mm_cli.model.encoder import WINDOW, Projection, embed_audio
@@ -44,7 +44,7 @@ class Prompt:
 def compose(model: Model, pieces: Iterable[Piece], media: Iterable[Tensor | Crops], sampling: Sampling) -> Prompt:
     """The prompt of `pieces`, whose Clips and Pictures are `media`: log-mel features and crops, in order.
 
-    Raises RequestError where it is too long.
+    Raises TooLongError.
     """
     ids: list[int] = []
     clips: list[Tensor] = []
@@ -67,7 +67,7 @@ def compose(model: Model, pieces: Iterable[Piece], media: Iterable[Tensor | Crop
                 ids += [model.audio_token] * audio_tokens(len(medium))
     if len(ids) > model.context:
         message = f"the prompt is {len(ids)} tokens long, and the model takes {model.context}"
-        raise RequestError(message, "Use a shorter clip or text, or fewer or smaller pictures")
+        raise TooLongError(message, "Use a shorter clip or text, or fewer or smaller pictures")
     room = model.context + 1 - len(ids)  # the last token of an answer is not read any more
     limit: Finish = "length" if sampling.max_new_tokens <= room else "context"
     cut = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room))

@@ -57,7 +57,7 @@ def read_json(path: Path) -> Iterator[Tool | UsageError]:
         content = content["tools"]
     for place, entry in enumerate(content if isinstance(content, list) else [content], 1):
         try:
-            yield _tool(entry)
+            yield read_tool(entry)
         except UsageError as error:
             yield UsageError(f"{path}: tool {place}: {error.message}", error.advice)
 
@@ -76,7 +76,8 @@ def flat(tool: Tool) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------- reading
 
 
-def _tool(entry: Any) -> Tool:
+def read_tool(entry: Any) -> Tool:
+    """A tool in any of the ways that people have them. Raises UsageError."""
     if not isinstance(entry, dict):
         raise UsageError("it is no object", ADVICE)
     if isinstance(entry.get("function"), dict):

@@ -1,0 +1,103 @@
+"""The shared engine as the driver of one client's flow sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from queue import Empty, SimpleQueue
+from threading import Event as ThreadEvent
+from types import TracebackType
+from typing import Self
+
+from phi4mm_cli.errors import RequestError
+from phi4mm_cli.schema import ModelInfo, Profile, Request, Result
+from phi4mm_cli.serving.desk import Desk, Event, Ticket
+
+ROOM = 32  # requests of one client at once: two batches on a CPU, so that others are not kept waiting for long
+
+
+class Withdrawn(Exception):  # noqa: N818 - not an error: nobody waits for the answers any more
+    """The client has gone."""
+
+
+class Seat:
+    """An `Engine` for one client, used from one thread; `withdraw` may be called from any. A context manager."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._tickets: dict[str, tuple[Ticket, ThreadEvent]] = {}
+        self._heard: SimpleQueue[tuple[str, Event]] = SimpleQueue()
+
+    @property
+    def info(self) -> ModelInfo:
+        """The shared engine's."""
+        return self._desk.engine.info
+
+    @property
+    def profile(self) -> Profile:
+        """The shared engine's."""
+        return self._desk.engine.profile
+
+    def count_tokens(self, text: str) -> int:
+        """As the shared engine counts."""
+        return self._desk.engine.count_tokens(text)
+
+    def room(self) -> int:
+        """What one client may have in hand."""
+        return ROOM - len(self._tickets)
+
+    def submit(self, request: Request) -> None:
+        """Hand `request` in."""
+        key, done = request.key, ThreadEvent()
+        self._tickets[key] = self._desk.ask(request, lambda event: self._heard.put((key, event)), done.set), done
+
+    def poll(self, timeout: float | None = None) -> list[tuple[str, Result | RequestError]]:
+        """What has been answered. Raises Withdrawn, and what ended the shared engine."""
+        outcomes: list[tuple[str, Result | RequestError]] = []
+        try:
+            event = self._heard.get(timeout=timeout)
+            while True:
+                outcomes += self._outcome(*event)
+                event = self._heard.get_nowait()
+        except Empty:
+            return outcomes
+
+    def _outcome(self, key: str, event: Event) -> list[tuple[str, Result | RequestError]]:
+        if isinstance(event, (Result, RequestError)):
+            return [(key, event)] if self._tickets.pop(key, None) else []
+        assert isinstance(event, Exception)
+        raise event
+
+    def cancel(self, key: str) -> None:
+        """Take it back. Returns when the engine needs its media no longer."""
+        if (found := self._tickets.pop(key, None)) is not None:
+            ticket, done = found
+            self._desk.withdraw(ticket)
+            done.wait()
+
+    def withdraw(self) -> None:
+        """Have `poll` raise Withdrawn."""
+        self._heard.put(("", Withdrawn()))
+
+    def stream(self, request: Request) -> Generator[str, None, Result]:
+        """As the shared engine does, when it is this answer's turn."""
+        events: SimpleQueue[Event] = SimpleQueue()
+        done = ThreadEvent()
+        ticket = self._desk.ask(request, events.put, done.set, streamed=True)
+        try:
+            while isinstance(event := events.get(), str):
+                yield event
+        finally:
+            self._desk.withdraw(ticket)
+            done.wait()
+        if isinstance(event, Exception):
+            raise event
+        return event
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for key in [*self._tickets]:
+            self.cancel(key)
