@@ -99,9 +99,9 @@ def _serve(
     log: LogOptions,
 ) -> None:
     from phi4mm_cli.serving.app import application, served
-    from phi4mm_cli.serving.desk import Desk
     from phi4mm_cli.serving.gate import Limits
     from phi4mm_cli.serving.names import Names
+    from phi4mm_cli.serving.shared import SharedEngine
     from phi4mm_cli.serving.uploads import Uploads
 
     def batch(size: int) -> None:
@@ -112,16 +112,16 @@ def _serve(
     with ExitStack() as stack:
         uploads = Uploads()
         stack.callback(uploads.close)
-        desk = Desk(opened, MOST_STREAMS if devices == 1 else devices - 1, batch)
+        shared = SharedEngine(opened, MOST_STREAMS if devices == 1 else devices - 1, batch)
         allowed = Limits(limits.max_body_mb * 1000000, limits.max_seconds, limits.max_queue)
-        names = Names(opened.info.id, opened.profile.context)
-        gate = application(desk, uploads, names, allowed, key, is_local, not log.quiet)
-        with served(gate, listener, desk) as server:
+        names = Names(opened.info.id, opened.profile)
+        gate = application(shared, uploads, names, allowed, key, is_local, not log.quiet)
+        with served(gate, listener, shared) as server:
             _end_on_signals(server)
             address, port = listener.getsockname()[:2]
             where = f"[{address}]" if ":" in address else address
             console.say(f"{opened.info.id} at http://{where}:{port}/v1 (Ctrl-C ends it)")
-            desk.run()
+            shared.run()
 
 
 def _end_on_signals(server: uvicorn.Server) -> None:

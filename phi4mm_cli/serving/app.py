@@ -15,20 +15,23 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from phi4mm_cli.errors import Phi4Error
-from phi4mm_cli.serving.chat import Chats
-from phi4mm_cli.serving.desk import Desk
+from phi4mm_cli.serving.chat import Chats, count_tokens
 from phi4mm_cli.serving.gate import Gate, Limits
 from phi4mm_cli.serving.names import Names
 from phi4mm_cli.serving.refusal import Refusal, of
+from phi4mm_cli.serving.shared import SharedEngine
+from phi4mm_cli.serving.speech import Recordings
 from phi4mm_cli.serving.uploads import Uploads
 
 GRACE_SECONDS = 30  # that answers in hand have when the server is to end
 
 
 def application(
-    desk: Desk, uploads: Uploads, names: Names, limits: Limits, key: str | None, is_local: bool, log: bool
+    shared: SharedEngine, uploads: Uploads, names: Names, limits: Limits, key: str | None, is_local: bool, log: bool
 ) -> Gate:
     """Everything that clients reach."""
+
+    recordings = Recordings(shared, uploads, names)
 
     async def models(http: HttpRequest) -> Response:
         return JSONResponse({"object": "list", "data": names.listed()})
@@ -48,7 +51,10 @@ def application(
             Route("/health", health),
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", model),
-            Route("/v1/chat/completions", Chats(desk, uploads, names).complete, methods=["POST"]),
+            Route("/tokenize", count_tokens(shared.engine.count_tokens), methods=["POST"]),
+            Route("/v1/audio/transcriptions", recordings.transcribe, methods=["POST"]),
+            Route("/v1/audio/translations", recordings.translate, methods=["POST"]),
+            Route("/v1/chat/completions", Chats(shared, uploads, names).complete, methods=["POST"]),
         ],
         exception_handlers=dict.fromkeys((Refusal, Phi4Error, HTTPException, Exception), refused),
     )
@@ -56,8 +62,8 @@ def application(
 
 
 @contextmanager
-def served(gate: Gate, listener: socket.socket, desk: Desk) -> Iterator[uvicorn.Server]:
-    """The server, at work in a thread of its own until its `should_exit` is set; then the desk is closed."""
+def served(gate: Gate, listener: socket.socket, shared: SharedEngine) -> Iterator[uvicorn.Server]:
+    """The server, at work in a thread of its own until its `should_exit` is set; then the engine is let go."""
     config = uvicorn.Config(
         gate,
         log_config=None,
@@ -73,7 +79,7 @@ def served(gate: Gate, listener: socket.socket, desk: Desk) -> Iterator[uvicorn.
         try:
             server.run([listener])
         finally:
-            desk.close()
+            shared.close()
 
     thread = threading.Thread(target=work, name="server", daemon=True)
     thread.start()

@@ -71,14 +71,14 @@ def _messages(chat: Chat, uploads: Uploads, held: ExitStack) -> Iterator[Message
             parts.append(place)
         if turn.tool_calls:
             parts.append(_calls(turn.tool_calls, f"messages.{i}.tool_calls"))
-        yield Message("system" if turn.role == "developer" else turn.role, tuple(_placed(parts, media)))
+        placed = _placed(parts, media, chat.placeholders is not False)
+        yield Message("system" if turn.role == "developer" else turn.role, tuple(placed))
 
 
-def _placed(parts: Sequence[Part | Place], media: Mapping[Place, Part]) -> Iterator[Part]:
+def _placed(parts: Sequence[Part | Place], media: Mapping[Place, Part], by_name: bool) -> Iterator[Part]:
     """The parts with the media in place: where a text names one as the model card does, there, else where it is."""
-    named = {
-        (found[1], int(found[2])) for part in parts if isinstance(part, str) for found in _PLACEHOLDER.finditer(part)
-    }
+    texts = [part for part in parts if isinstance(part, str)] if by_name else []
+    named = {(found[1], int(found[2])) for text in texts for found in _PLACEHOLDER.finditer(text)}
     waiting = {place: medium for place, medium in media.items() if place in named}
     for part in parts:
         if isinstance(part, tuple):
@@ -182,15 +182,19 @@ def _sampling(chat: Chat) -> Sampling:
         if (value := getattr(chat, name)) is not None:
             values[name] = value
     for name, value in values.items():
-        low, high = RANGES[name]
-        if not low <= value <= high:  # so that no NaN passes
-            name = "max_tokens" if name == "max_new_tokens" else name
-            raise Refusal(400, f"{name} is {low} to {high}, not {value}", name)
-    warmth = values.get("temperature", 0)
-    if 0 < warmth < COLDEST:
-        raise Refusal(400, f"temperature is 0, or {COLDEST} to 2, not {warmth}", "temperature")
-    if warmth and values.get("num_beams", 1) > 1:
-        raise Refusal(400, "num_beams is for answers without chance: leave temperature or num_beams out", "num_beams")
-    if warmth:
+        require_in_range(name, value)
+    if values.get("temperature"):
+        if values.get("num_beams", 1) > 1:
+            raise Refusal(400, "num_beams is for answers without chance: leave it or temperature out", "num_beams")
         values.setdefault("seed", secrets.randbelow(2**32))
     return Sampling(**values)
+
+
+def require_in_range(name: str, value: float) -> None:
+    """Raise Refusal where a setting of sampling may not be so."""
+    low, high = RANGES[name]
+    name = "max_tokens" if name == "max_new_tokens" else name
+    if not low <= value <= high:  # so that no NaN passes
+        raise Refusal(400, f"{name} is {low} to {high}, not {value}", name)
+    if name == "temperature" and 0 < value < COLDEST:
+        raise Refusal(400, f"temperature is 0, or {COLDEST} to 2, not {value}", name)

@@ -6,7 +6,7 @@ pass. Both are written down here.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -45,11 +45,13 @@ DEFAULTS: dict[str, tuple[Any, ...]] = {
     "top_k": (0, -1),
     "min_tokens": (0,),
     "ignore_eos": (False,),
-    "skip_special_tokens": (True,),
     "echo": (False,),
 }
 # Of a message: what other servers write into their answers, and clients send back.
 OF_ANSWERS = frozenset(("name", "refusal", "annotations", "reasoning", "reasoning_content", "audio", "function_call"))
+
+
+T = TypeVar("T", bound=BaseModel)
 
 
 class _Strict(BaseModel):
@@ -155,14 +157,20 @@ class Chat(_Strict):
     num_beams: int | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: Literal["auto", "none"] | None = None
+    skip_special_tokens: bool | None = None  # False leaves the calls of tools in the text, as the model wrote them
+    return_token_ids: bool | None = None
+    placeholders: bool | None = None  # False: a text that names media (<|audio_1|>) is text
+
+
+class Tokenize(_Strict):
+    """A text to be counted."""
+
+    prompt: str
 
 
 def read_chat(content: bytes) -> Chat:
     """The chat request in `content`. Raises Refusal."""
-    try:
-        chat = Chat.model_validate_json(content)
-    except ValidationError as error:
-        raise _refusal(error) from None
+    chat = _read(Chat, content)
     for name, value in (chat.model_extra or {}).items():
         if value is not None and name not in HARMLESS and value not in DEFAULTS.get(name, ()):
             raise _not_followed(name, name in DEFAULTS)
@@ -171,6 +179,18 @@ def read_chat(content: bytes) -> Chat:
             if value is not None and name not in OF_ANSWERS:
                 raise _not_followed(f"messages.{i}.{name}", False)
     return chat
+
+
+def read_tokenize(content: bytes) -> Tokenize:
+    """The text in `content`. Raises Refusal."""
+    return _read(Tokenize, content)
+
+
+def _read(kind: type[T], content: bytes) -> T:
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        raise _refusal(error) from None
 
 
 def _not_followed(name: str, known: bool) -> Refusal:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 from uuid import uuid4
@@ -18,10 +18,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from phi4mm_cli.errors import Phi4Error
 from phi4mm_cli.schema import Request, Result, ToolCall
 from phi4mm_cli.serving import asked, refusal
-from phi4mm_cli.serving.body import read_chat
-from phi4mm_cli.serving.desk import Desk, Event
+from phi4mm_cli.serving.body import read_chat, read_tokenize
 from phi4mm_cli.serving.gate import note, require_json
 from phi4mm_cli.serving.names import Names
+from phi4mm_cli.serving.shared import Event, SharedEngine
 from phi4mm_cli.serving.uploads import Uploads
 from phi4mm_cli.tools.calls import CallError, parse
 
@@ -32,8 +32,8 @@ _MAY_CALL = re.compile(r"[<\[{]|\bfunctools\b|\bf\w*$")
 class Chats:
     """Where chat requests are taken."""
 
-    def __init__(self, desk: Desk, uploads: Uploads, names: Names) -> None:
-        self._desk, self._uploads, self._names = desk, uploads, names
+    def __init__(self, shared: SharedEngine, uploads: Uploads, names: Names) -> None:
+        self._shared, self._uploads, self._names = shared, uploads, names
 
     async def complete(self, http: HttpRequest) -> Response:
         """The answer to a chat request. Raises Refusal, Phi4Error."""
@@ -43,11 +43,13 @@ class Chats:
         held = ExitStack()
         try:
             found = await run_in_threadpool(asked.read, chat, self._uploads, held)
-            events = _Events(self._desk, found.request, held, chat.stream is True)
+            events = _Events(self._shared, found.request, held, chat.stream is True)
         except BaseException:
             held.close()
             raise
-        reply = _Reply(model, found.tools)
+        reply = _Reply(
+            model, found.tools, raw=chat.skip_special_tokens is False, with_ids=chat.return_token_ids is True
+        )
         if chat.stream:
             first = await events.next()  # what is refused now still has a status of its own
             usage = chat.stream_options is not None and chat.stream_options.include_usage is True
@@ -60,18 +62,18 @@ class Chats:
 
 
 class _Events:
-    """What is heard from the desk of one request, in the server's thread. Withdraws it where nobody listens on."""
+    """What is heard of one request, in the server's thread. Withdraws it where nobody listens on."""
 
-    def __init__(self, desk: Desk, request: Request, held: ExitStack, streamed: bool) -> None:
+    def __init__(self, shared: SharedEngine, request: Request, held: ExitStack, streamed: bool) -> None:
         """`held` is what the request needs until the engine is done with it."""
-        loop, self._desk = asyncio.get_running_loop(), desk
+        loop, self._shared = asyncio.get_running_loop(), shared
         self._heard: asyncio.Queue[Event] = asyncio.Queue()
 
         def hear(event: Event) -> None:
             with suppress(RuntimeError):  # the server has ended
                 loop.call_soon_threadsafe(self._heard.put_nowait, event)
 
-        self._ticket = desk.ask(request, hear, held.close, streamed)
+        self._ticket = shared.ask(request, hear, held.close, streamed)
 
     async def next(self) -> str | Result:
         """The next piece, or the result that is the end. Raises what there is instead."""
@@ -86,7 +88,18 @@ class _Events:
 
     def close(self) -> None:
         """Nobody listens any more."""
-        self._desk.withdraw(self._ticket)
+        self._shared.withdraw(self._ticket)
+
+
+def count_tokens(count: Callable[[str], int]) -> Callable[[HttpRequest], Awaitable[Response]]:
+    """An endpoint that tells how many tokens a text is, as vLLM's `/tokenize` does; which they are, it does not."""
+
+    async def endpoint(http: HttpRequest) -> Response:
+        require_json(http)
+        asked = read_tokenize(await http.body())
+        return JSONResponse({"count": await run_in_threadpool(count, asked.prompt)})
+
+    return endpoint
 
 
 async def _lines(
@@ -120,8 +133,10 @@ def _line(content: dict[str, Any]) -> str:
 class _Reply:
     """An answer in OpenAI's form."""
 
-    def __init__(self, model: str, tools: Sequence[str]) -> None:
-        self._tools, self._text, self._shown = tools, "", 0
+    def __init__(self, model: str, tools: Sequence[str], raw: bool, with_ids: bool) -> None:
+        """`raw` leaves calls in the text as the model wrote them; `with_ids` tells the tokens too, as vLLM does."""
+        self._tools, self._text, self._shown = () if raw else tools, "", 0
+        self._with_ids = with_ids
         self._id, self._created, self._model = f"chatcmpl-{uuid4().hex}", int(time.time()), model
 
     def whole(self, result: Result) -> dict[str, Any]:
@@ -132,6 +147,7 @@ class _Reply:
         if calls:
             message["tool_calls"] = calls
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(result, calls)}
+        choice |= self._ids(result)
         return self._object("chat.completion", [choice]) | {"usage": _usage(result)}
 
     def begun(self) -> Iterator[dict[str, Any]]:
@@ -151,7 +167,7 @@ class _Reply:
             yield self._chunk({"tool_calls": places})
         else:
             yield from self._told(len(self._text))
-        yield self._chunk({}, _finish(result, calls))
+        yield self._chunk({}, _finish(result, calls), self._ids(result))
         if usage:
             yield self._object("chat.completion.chunk", []) | {"usage": _usage(result)}
 
@@ -168,13 +184,18 @@ class _Reply:
     def _calls(self, result: Result) -> list[dict[str, Any]]:
         """The calls of the answer; none where it is text, or what was meant to be a call is none."""
         try:
-            return [_call(call) for call in parse(result.text, self._tools)] if self._tools else []
+            return [_call(call) for call in parse(result.text, self._tools, result.quoted or ())] if self._tools else []
         except CallError:
             return []
 
-    def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+    def _ids(self, result: Result) -> dict[str, Any]:
+        return {"token_ids": list(result.tokens)} if self._with_ids else {}
+
+    def _chunk(
+        self, delta: dict[str, Any], finish: str | None = None, more: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return self._object("chat.completion.chunk", [choice])
+        return self._object("chat.completion.chunk", [choice | dict(more or {})])
 
     def _object(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {"id": self._id, "object": kind, "created": self._created, "model": self._model, "choices": choices}

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from phi4mm_cli.schema import Profile, to_json
 from phi4mm_cli.serving.refusal import Refusal
 
 BASE = "phi4mm"
@@ -20,7 +21,7 @@ class Names:
     """
 
     own: str
-    context: int  # tokens
+    profile: Profile
     began: int = field(default_factory=lambda: int(time.time()))
 
     def require(self, name: str | None) -> str:
@@ -32,8 +33,11 @@ class Names:
         return name or BASE
 
     def listed(self) -> list[dict[str, Any]]:
-        """What `/v1/models` lists, as vLLM lists a model and its LoRA modules."""
-        base = self._entry(BASE, self.own, None) | {"max_model_len": self.context}
+        """What `/v1/models` lists, as vLLM lists a model and its LoRA modules, with what the model says of itself."""
+        base = self._entry(BASE, self.own, None) | {
+            "max_model_len": self.profile.context,
+            "profile": to_json(self.profile),
+        }
         return [base, *(self._entry(name, self.own, BASE) | {"max_model_len": None} for name in ADAPTERS)]
 
     def _entry(self, name: str, root: str, parent: str | None) -> dict[str, Any]:

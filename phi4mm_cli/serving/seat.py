@@ -10,7 +10,7 @@ from typing import Self
 
 from phi4mm_cli.errors import RequestError
 from phi4mm_cli.schema import ModelInfo, Profile, Request, Result
-from phi4mm_cli.serving.desk import Desk, Event, Ticket
+from phi4mm_cli.serving.shared import Event, SharedEngine, Ticket
 
 ROOM = 32  # requests of one client at once: two batches on a CPU, so that others are not kept waiting for long
 
@@ -22,24 +22,24 @@ class Withdrawn(Exception):  # noqa: N818 - not an error: nobody waits for the a
 class Seat:
     """An `Engine` for one client, used from one thread; `withdraw` may be called from any. A context manager."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, shared: SharedEngine) -> None:
+        self._shared = shared
         self._tickets: dict[str, tuple[Ticket, ThreadEvent]] = {}
         self._heard: SimpleQueue[tuple[str, Event]] = SimpleQueue()
 
     @property
     def info(self) -> ModelInfo:
         """The shared engine's."""
-        return self._desk.engine.info
+        return self._shared.engine.info
 
     @property
     def profile(self) -> Profile:
         """The shared engine's."""
-        return self._desk.engine.profile
+        return self._shared.engine.profile
 
     def count_tokens(self, text: str) -> int:
         """As the shared engine counts."""
-        return self._desk.engine.count_tokens(text)
+        return self._shared.engine.count_tokens(text)
 
     def room(self) -> int:
         """What one client may have in hand."""
@@ -48,7 +48,7 @@ class Seat:
     def submit(self, request: Request) -> None:
         """Hand `request` in."""
         key, done = request.key, ThreadEvent()
-        self._tickets[key] = self._desk.ask(request, lambda event: self._heard.put((key, event)), done.set), done
+        self._tickets[key] = self._shared.ask(request, lambda event: self._heard.put((key, event)), done.set), done
 
     def poll(self, timeout: float | None = None) -> list[tuple[str, Result | RequestError]]:
         """What has been answered. Raises Withdrawn, and what ended the shared engine."""
@@ -71,7 +71,7 @@ class Seat:
         """Take it back. Returns when the engine needs its media no longer."""
         if (found := self._tickets.pop(key, None)) is not None:
             ticket, done = found
-            self._desk.withdraw(ticket)
+            self._shared.withdraw(ticket)
             done.wait()
 
     def withdraw(self) -> None:
@@ -82,12 +82,12 @@ class Seat:
         """As the shared engine does, when it is this answer's turn."""
         events: SimpleQueue[Event] = SimpleQueue()
         done = ThreadEvent()
-        ticket = self._desk.ask(request, events.put, done.set, streamed=True)
+        ticket = self._shared.ask(request, events.put, done.set, streamed=True)
         try:
             while isinstance(event := events.get(), str):
                 yield event
         finally:
-            self._desk.withdraw(ticket)
+            self._shared.withdraw(ticket)
             done.wait()
         if isinstance(event, Exception):
             raise event

@@ -44,7 +44,7 @@ class Ticket:
             self.hear(event)
 
 
-class Desk:
+class SharedEngine:
     """Takes requests from any thread, and answers them in the thread that calls `run`."""
 
     def __init__(self, engine: Engine, most_streams: int, on_batch: Callable[[int], None]) -> None:
@@ -66,7 +66,7 @@ class Desk:
         """Have `request` answered: `hear` is told of each piece where it is `streamed`, then of the result or error.
 
         Its media are needed until `done` is called, which is also where it is withdrawn. Raises Phi4Error, and calls
-        nothing, where the desk is closed.
+        nothing, where it is closed.
         """
         ticket = Ticket(request, hear, done, streamed)
         with self._changed:
