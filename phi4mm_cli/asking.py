@@ -1,53 +1,21 @@
-"""What the commands that are asked a question share: what is asked, and the model that flows are run with."""
+"""What the commands that are asked a question share: the model that flows are run with, and that streams answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from typing import TypeVar
 
 from phi4mm_cli import console
 from phi4mm_cli.driver import Job, run
 from phi4mm_cli.engines import Engine
-from phi4mm_cli.errors import InputError
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.options import EngineOptions, LogOptions
 from phi4mm_cli.outputs import Usage
 from phi4mm_cli.report import Loading, display
-from phi4mm_cli.schema import Clip, Message, ModelInfo, Part, Picture
+from phi4mm_cli.schema import ModelInfo, Profile, Request, Result
 
 T = TypeVar("T")
-
-
-def question(words: str | None, images: list[Path], recordings: list[Path]) -> Message:
-    """The user's turn: pictures, recordings, words, in the order that the model knows. Raises InputError."""
-    media: list[Part] = [_read(path, _picture) for path in images]
-    media += [_read(path, _clip) for path in recordings]
-    return Message("user", (*media, words) if words else tuple(media))
-
-
-def _read(path: Path, read: Callable[[Path], Part]) -> Part:
-    try:
-        return read(path)
-    except InputError as error:
-        raise InputError(f"{path}: {error.message}", error.advice) from None
-
-
-def _picture(path: Path) -> Picture:
-    from phi4mm_cli.media import audio, image
-
-    image.image_size(path)
-    return Picture(audio.source(path))
-
-
-def _clip(path: Path) -> Clip:
-    from phi4mm_cli.media import audio
-
-    with audio.open_recording(audio.source(path)) as recording:
-        for _ in recording.blocks():  # headers are not always right about the length
-            pass
-        return Clip(recording.source, 0.0, recording.seconds)
 
 
 class Asking:
@@ -62,21 +30,49 @@ class Asking:
         """What is recorded about the model."""
         return self._engine.info
 
+    @property
+    def profile(self) -> Profile:
+        """What the checkpoint says of itself."""
+        return self._engine.profile
+
+    @property
+    def count_tokens(self) -> Callable[[str], int]:
+        """How many tokens a text is. Loads no weights."""
+        return self._engine.count_tokens
+
     def ask(self, flow: Flow[T]) -> T:
         """The value of the flow. Raises what it raises."""
         with display({"answer": None}, "the model", self._quiet) as bar:
             self._loading.bar = bar
             [outcome] = run([Job("answer", lambda: flow)], self._engine)
-        spent, usage = outcome.usage, self.usage
+        self._count(outcome.usage)
+        if outcome.error is not None:
+            raise outcome.error
+        assert outcome.value is not None
+        return outcome.value
+
+    def stream(self, request: Request) -> Generator[str, None, Result]:
+        """The answer to one request, piece by piece. Closing it ends the work. Raises RequestError."""
+        with closing(self._engine.stream(request)) as answer, ExitStack() as waiting:
+            self._loading.bar = waiting.enter_context(display({"answer": None}, "thinking", self._quiet))
+            while True:
+                try:
+                    piece = next(answer)
+                except StopIteration as end:
+                    result: Result = end.value
+                    break
+                waiting.close()  # the answer itself shows that the model is at work
+                yield piece
+        self._count(Usage(1, result.prompt_tokens, len(result.tokens)))
+        return result
+
+    def _count(self, spent: Usage) -> None:
+        usage = self.usage
         self.usage = Usage(
             usage.calls + spent.calls,
             usage.prompt_tokens + spent.prompt_tokens,
             usage.completion_tokens + spent.completion_tokens,
         )
-        if outcome.error is not None:
-            raise outcome.error
-        assert outcome.value is not None
-        return outcome.value
 
 
 @contextmanager

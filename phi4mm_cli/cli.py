@@ -7,7 +7,19 @@ from typing import Annotated, Any
 import typer
 
 from phi4mm_cli import __version__, config
-from phi4mm_cli.commands import captions, models, ocr, sample, schema, serve, summarize, tools, transcribe, translate
+from phi4mm_cli.commands import (
+    captions,
+    chat,
+    models,
+    ocr,
+    sample,
+    schema,
+    serve,
+    summarize,
+    tools,
+    transcribe,
+    translate,
+)
 
 app = typer.Typer(
     name="phi4mm",
@@ -20,6 +32,7 @@ app.command("transcribe", epilog=transcribe.EXAMPLES)(transcribe.command)
 app.command("translate", epilog=translate.EXAMPLES)(translate.command)
 app.command("summarize", epilog=summarize.EXAMPLES)(summarize.command)
 app.command("ocr", epilog=ocr.EXAMPLES)(ocr.command)
+app.command("chat", epilog=chat.EXAMPLES)(chat.command)
 app.command("serve", epilog=serve.EXAMPLES)(serve.command)
 app.add_typer(tools.app, name="tools")
 app.add_typer(captions.app, name="captions")

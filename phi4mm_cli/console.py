@@ -75,6 +75,11 @@ def visible(text: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
+def harmless(text: str) -> str:
+    """`text` with its lines as they are, and escapes for all that would make a terminal do something."""
+    return "".join(letter if letter in "\n\t" or letter.isprintable() else visible(letter) for letter in text)
+
+
 def on_terminal() -> bool:
     """Whether stderr is a terminal that a person looks at."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

@@ -24,8 +24,10 @@ from phi4mm_cli.model.checkpoint import DEFAULT_MODEL
 from phi4mm_cli.model.layout import ADAPTERS
 from phi4mm_cli.schema import Sampling
 
-# Options that a project's own file may not set: a cloned folder must not redirect recordings or choose what is run.
+# Options that a project's own file may not set: a cloned folder must not redirect recordings, choose what is run, or
+# have the model shown files.
 PERSONAL = frozenset({"model", "revision", "adapter", "engine", "tools", "functions", "command", "approve"})
+PERSONAL |= {"image", "audio", "doc", "session"}
 
 LONGEST_CHUNK = 40.0  # seconds: the encoder's window, and the longest clip that the model card advises
 

@@ -64,7 +64,7 @@ def read(document: Document, number: int, how: Reading) -> Flow[Read]:
     try:
         if how.text_layer is not TextLayer.IGNORE:
             carried = document.text(number)
-            if _is_legible(carried):
+            if is_legible(carried):
                 return Read(Page(number, carried, _tables(carried), "text_layer", 0))
             if how.text_layer is TextLayer.ONLY:
                 message, action = "the page carries no text", "left empty; --text-layer prefer has the model read it"
@@ -88,7 +88,7 @@ def _tables(text: str) -> tuple[Table, ...]:
     return tuple(Table(rows) for rows in tables.tables(text))
 
 
-def _is_legible(text: str) -> bool:
+def is_legible(text: str) -> bool:
     """Whether a text that a page carries is one: fonts may lack what says which letters their shapes are."""
     shown = [letter for letter in text if not letter.isspace()]
     bad = sum(letter == "\ufffd" or unicodedata.category(letter) in ("Cc", "Co", "Cn") for letter in shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from phi4mm_cli.model.loading import Model
 
 Phi4mm = Callable[..., subprocess.CompletedProcess[str]]
+Scripted = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -30,7 +32,10 @@ def phi4mm(tmp_path: Path) -> Phi4mm:
 
     def run(*arguments: object, **settings: object) -> subprocess.CompletedProcess[str]:
         variables = {name: value for name, value in os.environ.items() if not name.startswith("PHI4MM_")}
-        variables |= {"PHI4MM_CONFIG": "", "HF_HUB_OFFLINE": "1", "COLUMNS": "80"} | dict(settings.pop("env", {}))  # type: ignore[call-overload]
+        variables |= {"PHI4MM_CONFIG": "", "XDG_STATE_HOME": str(tmp_path / "state"), "HF_HUB_OFFLINE": "1"}
+        if "input" not in settings:
+            settings.setdefault("stdin", subprocess.DEVNULL)
+        variables |= {"COLUMNS": "80"} | dict(settings.pop("env", {}))  # type: ignore[call-overload]
         return subprocess.run(
             [sys.executable, "-m", "phi4mm_cli", *map(str, arguments)],
             env=variables,
@@ -64,6 +69,44 @@ def phi4mm_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.C
             code = error.exit_code
             console.say(str(error), "error")
         return Ran(int(code), capfd.readouterr().err, len(scripted.asked))
+
+    return run
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Variables with which no file of the user's is read or written."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PHI4MM_")}
+    return kept | {
+        "PHI4MM_CONFIG": "",
+        "XDG_STATE_HOME": str(folder / "state"),
+        "COLUMNS": "80",
+        "TERM": "xterm",
+        "NO_COLOR": "1",
+    }
+
+
+def program(folder: Path, answers: list[str], arguments: tuple[str, ...]) -> list[str]:
+    """The command line of `phi4mm ARGUMENTS` with an engine that gives the answers."""
+    path = folder / "answers.json"
+    path.write_text(json.dumps(answers), encoding="utf-8")
+    return [sys.executable, str(Path(__file__).with_name("scripted_program.py")), str(path), *arguments]
+
+
+@pytest.fixture
+def scripted(tmp_path: Path) -> Scripted:
+    """Runs `phi4mm ARGUMENTS` with an engine that gives the answers, off a terminal."""
+
+    def run(answers: list[str], *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            program(tmp_path, answers, arguments),
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            **({"stdin": subprocess.DEVNULL} | settings),  # type: ignore[call-overload]
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+            timeout=60,
+        )
 
     return run
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Generator
 from typing import TypeVar
 
 from phi4mm_cli.commands.sample import SAMPLES
@@ -36,6 +37,14 @@ class ScriptedEngine(EchoEngine):
         requests = [self._queue.pop(key) for key in chosen]
         self.asked += requests
         return [(request.key, self._script(request)) for request in requests]
+
+    def stream(self, request: Request) -> Generator[str, None, Result]:
+        self.asked.append(request)
+        outcome = self._script(request)
+        if isinstance(outcome, RequestError):
+            raise outcome
+        yield from re.findall(r"\s*\S+", outcome.text)
+        return outcome
 
 
 def clip_of(request: Request) -> Clip:

@@ -8,15 +8,13 @@ import pty
 import select
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from conftest import Phi4mm
+from conftest import Phi4mm, Scripted, environment, program
 from jsonschema import Draft202012Validator
 from PIL import Image
 
@@ -48,7 +46,6 @@ TOOLS = [
 ]
 ECHO = ("--engine", "echo")
 CALL = '<|tool_call|>[{"name": "get_weather", "arguments": {"city": "Zürich"}}]<|/tool_call|>'
-Scripted = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(autouse=True)
@@ -57,36 +54,6 @@ def files(tmp_path: Path) -> None:
     (tmp_path / "tools.json").write_text(json.dumps(TOOLS), encoding="utf-8")
     soundfile.write(tmp_path / "q.wav", np.zeros(24000, "float32"), 16000)
     Image.new("RGB", (30, 20)).save(tmp_path / "p.png")
-
-
-def environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PHI4MM_")}
-    return kept | {"PHI4MM_CONFIG": "", "COLUMNS": "80", "TERM": "xterm", "NO_COLOR": "1"}
-
-
-def program(folder: Path, answers: list[str], arguments: tuple[str, ...]) -> list[str]:
-    path = folder / "answers.json"
-    path.write_text(json.dumps(answers), encoding="utf-8")
-    return [sys.executable, str(Path(__file__).with_name("scripted_program.py")), str(path), *arguments]
-
-
-@pytest.fixture
-def scripted(tmp_path: Path) -> Scripted:
-    """Runs `phi4mm ARGUMENTS` with an engine that gives the answers, off a terminal."""
-
-    def run(answers: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            program(tmp_path, answers, arguments),
-            cwd=tmp_path,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
-            timeout=60,
-        )
-
-    return run
 
 
 def made(folder: Path) -> list[str]:
@@ -269,7 +236,7 @@ class Terminal:
         self.process = subprocess.Popen(
             command,
             cwd=folder,
-            env=environment(),
+            env=environment(folder),
             stdin=slave,
             stderr=slave,
             stdout=subprocess.PIPE,

@@ -10,7 +10,7 @@ import typer
 
 from phi4mm_cli import console
 from phi4mm_cli.outputs import SCHEMA_VERSION, Body, Document, Failure
-from phi4mm_cli.tools.records import Exchange, ToolRun
+from phi4mm_cli.tools.records import ChatReply, Exchange, ToolRun
 
 
 def json_schema() -> dict[str, Any]:
@@ -20,7 +20,7 @@ def json_schema() -> dict[str, Any]:
     mode: Any = {"mode": "serialization", "ref_template": "#/$defs/{model}"}
     definitions: dict[str, Any] = {}
     tasks = []
-    for envelope, bodies in ((Document, get_args(Body) or (Body,)), (Exchange, (ToolRun,))):
+    for envelope, bodies in ((Document, get_args(Body) or (Body,)), (Exchange, (ToolRun, ChatReply))):
         schema = TypeAdapter(envelope).json_schema(**mode)
         definitions |= schema.pop("$defs")
         shared = {name: value for name, value in schema["properties"].items() if name != "body"}

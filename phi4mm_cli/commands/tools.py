@@ -4,61 +4,27 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from phi4mm_cli import console
-from phi4mm_cli.asking import asking, question
+from phi4mm_cli import attaching, console
+from phi4mm_cli.asking import asking
 from phi4mm_cli.errors import AnswerError, ExitCode, UsageError
 from phi4mm_cli.options import EngineOptions, LogOptions, SamplingOptions, option, with_shared
 from phi4mm_cli.outputs import Timings
-from phi4mm_cli.schema import Message, ToolCall, to_json
+from phi4mm_cli.schema import Message, to_json
+from phi4mm_cli.tool_options import ActingOptions, Acts, CallOptions, OfferOptions, offers
 from phi4mm_cli.tools import SYSTEM, Tool, by_name, loop
 from phi4mm_cli.tools.formats import OPTIONAL, flat, read_json
 from phi4mm_cli.tools.functions import Functions
-from phi4mm_cli.tools.programs import read_program
-from phi4mm_cli.tools.records import Exchange, ToolResult
-from phi4mm_cli.tools.results import Actor, Limits, carry_out, refused
+from phi4mm_cli.tools.records import Exchange
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
-
-
-class Approval(StrEnum):
-    """Which calls are carried out."""
-
-    ASK = "ask"
-    ALL = "all"
-    NONE = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class ActingOptions:
-    """Tools that can be carried out."""
-
-    functions: Annotated[
-        list[Path] | None,
-        typer.Option("--functions", help="A Python file of typed, documented functions. It is imported."),
-    ] = None
-    command: Annotated[
-        list[str] | None,
-        typer.Option("--command", help="A program, such as [b]'wc -l {path} # Count the lines of a file'[/b]."),
-    ] = None
-
-
-@dataclass(frozen=True, slots=True)
-class OfferOptions(ActingOptions):
-    """... and those that are only described."""
-
-    tools: Annotated[
-        list[Path] | None,
-        typer.Option("--tools", help="A JSON file: the model's own format, OpenAI's 'tools', or JSON Schemas."),
-    ] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,36 +38,17 @@ class QuestionOptions:
         """The conversation's beginning, with the sentence that the model knows tools by. Raises InputError."""
         if not words and not self.audio:
             raise UsageError("no question is asked", "Write it behind the command, or speak it and give --audio")
-        return Message("system", (SYSTEM,)), question(words, self.image or [], self.audio or [])
+        files = [*map(attaching.picture, self.image or ()), *map(attaching.recording, self.audio or ())]
+        return Message("system", (SYSTEM,)), attaching.message(words, files)
 
 
 @dataclass(frozen=True, slots=True)
-class RunningOptions:
-    """How calls are carried out. Raises UsageError where a value is out of its range."""
+class RunOptions(CallOptions):
+    """... and what is printed."""
 
-    approve: Annotated[
-        Approval,
-        typer.Option(
-            "--approve", help="[b]ask[/b] before each call (off a terminal, none is made), make [b]all[/b], or none."
-        ),
-    ] = Approval.ASK
-    max_steps: Annotated[int, option("--max-steps", help="How often the model may ask for tools.")] = 5
-    call_seconds: Annotated[float, option("--call-seconds", help="How long a call may take; then it is ended.")] = 30.0
-    call_characters: Annotated[
-        int, option("--call-characters", help="How much the model is told of what a call returned.")
-    ] = 10000
     json: Annotated[bool, typer.Option("--json", help="Every step, as JSON ([b]phi4mm schema[/b] describes it).")] = (
         False
     )
-
-    def __post_init__(self) -> None:
-        for name, most in (("max_steps", 1000), ("call_seconds", 86400), ("call_characters", 1000000)):
-            if not 0 < getattr(self, name) <= most:  # so that no NaN passes
-                raise UsageError(f"--{name.replace('_', '-')} is above 0 and at most {most}")
-
-    def recorded(self) -> dict[str, str | int | float]:
-        """What is recorded of them."""
-        return {name: getattr(self, name) for name in ("approve", "max_steps", "call_seconds", "call_characters")}
 
 
 Words = Annotated[str | None, typer.Argument(metavar="QUESTION", help="What you want.", show_default=False)]
@@ -124,7 +71,7 @@ def call(
 ) -> None:
     """Print the calls that the model would make, as JSON. Nothing is called."""
     with ExitStack() as stack:
-        offered = by_name([tool for tool, _ in _offered(stack, offer, offer.tools)])
+        offered = by_name([tool for tool, _ in offers(stack, offer, offer.tools)])
         messages = asked.messages(words)
         stdout = stack.enter_context(console.results())
         model = stack.enter_context(asking(engine, log))
@@ -139,7 +86,7 @@ def call(
 def run(
     acting: ActingOptions,
     asked: QuestionOptions,
-    running: RunningOptions,
+    running: RunOptions,
     engine: EngineOptions,
     sampling: SamplingOptions,
     log: LogOptions,
@@ -148,12 +95,12 @@ def run(
     """Call the tools that the model asks for, tell it what came of them, and print its answer."""
     began = time.monotonic()
     with ExitStack() as stack:
-        sources = [*_offered(stack, acting)]
+        sources = [*offers(stack, acting)]
         offered = by_name([tool for tool, _ in sources])
         messages = asked.messages(words)
         stdout = stack.enter_context(console.results())
         model = stack.enter_context(asking(engine, log))
-        acts = _Acts({tool.name: actor for tool, actor in sources if actor is not None}, running, log)
+        acts = Acts({tool.name: actor for tool, actor in sources if actor is not None}, running, log)
         done = loop.converse(messages, offered, sampling.sampling(loop.BUDGET), running.max_steps, model.ask, acts.on)
         if running.json:
             exchange = Exchange(
@@ -183,7 +130,7 @@ def list_tools(
 ) -> None:
     """List the tools that files and commands offer. Needs no model."""
     with ExitStack() as stack:
-        offered = by_name([tool for tool, _ in _offered(stack, offer, offer.tools)])
+        offered = by_name([tool for tool, _ in offers(stack, offer, offer.tools)])
         stdout = stack.enter_context(console.results())
         if as_json:
             stdout.write(json.dumps([*map(flat, offered.values())], indent=2, ensure_ascii=False) + "\n")
@@ -215,26 +162,6 @@ def check(
         by_name(found)
 
 
-def _offered(
-    stack: ExitStack, acting: ActingOptions, described: list[Path] | None = None
-) -> Iterator[tuple[Tool, Actor | None]]:
-    """The tools of all files and commands, with what carries them out. Raises UsageError and MissingError."""
-    for path in described or ():
-        yield from ((_sound(entry), None) for entry in read_json(path))
-    for path in acting.functions or ():
-        functions = stack.enter_context(Functions(path))
-        yield from ((_sound(entry), functions) for entry in functions.tools())
-    for text in acting.command or ():
-        program = read_program(text)
-        yield program.tool, program
-
-
-def _sound(entry: Tool | UsageError) -> Tool:
-    if isinstance(entry, UsageError):
-        raise entry
-    return entry
-
-
 def _signature(tool: Tool) -> str:
     """The tool as Python would write it: `name(city: str, day: str = "today")`."""
     told = []
@@ -244,34 +171,3 @@ def _signature(tool: Tool) -> str:
         optional = "default" in parameter or kind.endswith(OPTIONAL)
         told.append(f"{name}: {kind.removesuffix(OPTIONAL)}" + (f" = {default}" if optional else ""))
     return console.visible(f"{tool.name}({', '.join(told)})")
-
-
-@dataclass(frozen=True, slots=True)
-class _Acts:
-    """Carries out the calls that are approved, and says so on stderr."""
-
-    actors: Mapping[str, Actor]
-    how: RunningOptions
-    log: LogOptions
-
-    def on(self, call: ToolCall) -> ToolResult:
-        actor = self.actors[call.name]
-        shown = console.visible(actor.show(call))
-        if self.how.approve is Approval.ASK and console.can_ask():
-            if not console.confirm(f"call {shown}?"):
-                return refused(call, "the user does not want this call")
-        elif self.how.approve is not Approval.ALL:
-            asked = self.how.approve is Approval.ASK
-            self._say(f"not called: {shown}" + ("; there is nobody to ask, see --approve" if asked else ""))
-            return refused(call, "calls are not allowed now")
-        else:
-            self._say(f"call {shown}")
-        limits = Limits(self.how.call_seconds, self.how.call_characters)
-        result = carry_out(call, lambda: actor.call(call, limits))
-        if self.log.verbose or result.ending != "done":
-            self._say(f"{call.name}: {console.visible(result.content)}")
-        return result
-
-    def _say(self, message: str) -> None:
-        if not self.log.quiet:
-            console.say(message)

@@ -27,19 +27,27 @@ def check(call: ToolCall, tools: Mapping[str, Tool]) -> ToolCall:
     tool = tools.get(call.name)
     if tool is None:
         raise CallError(f"there is no tool {call.name!r}; the tools are {', '.join(tools)}")
-    from jsonschema.exceptions import best_match
-
-    validator = _validator(tool.parameters)
-    arguments = _Mending(tool.parameters, validator).mended(call.arguments, tool.parameters)
-    error = best_match(validator.iter_errors(arguments))
-    if error is not None:
-        where = ".".join(map(str, error.absolute_path))
-        raise CallError(f"{call.name}: {where + ': ' if where else ''}{error.message[:500]}")
+    arguments, problem = mended(call.arguments, tool.parameters)
+    if problem is not None:
+        raise CallError(f"{call.name}: {problem}")
     return ToolCall(call.name, arguments)
 
 
-def check_schema(name: str, schema: Schema) -> None:
-    """Raise UsageError where the schema of the tool `name` is none, or refers to what is not in it."""
+def mended(value: Any, schema: Schema) -> tuple[Any, str | None]:
+    """`value` with the types that `schema` wants, and what is wrong with it all the same."""
+    from jsonschema.exceptions import best_match
+
+    validator = _validator(schema)
+    found = _Mending(schema, validator).mended(value, schema)
+    error = best_match(validator.iter_errors(found))
+    if error is None:
+        return found, None
+    where = ".".join(map(str, error.absolute_path))
+    return found, f"{where + ': ' if where else ''}{error.message[:500]}"
+
+
+def check_schema(what: str, schema: Schema) -> None:
+    """Raise UsageError where a schema, which messages call `what`, is none, or refers to what is not in it."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
 
@@ -47,11 +55,11 @@ def check_schema(name: str, schema: Schema) -> None:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
         where = ".".join(map(str, error.absolute_path))
-        message = f"the parameters of '{name}' are no JSON Schema: {where + ': ' if where else ''}{error.message[:200]}"
+        message = f"{what}: this is no JSON Schema: {where + ': ' if where else ''}{error.message[:200]}"
         raise UsageError(message, "Mend the file") from None
     for reference in _references(schema):
         if resolved(reference, schema) is None:
-            message = f"the parameters of '{name}' refer to {reference!r}, which is not in them"
+            message = f"{what} cannot refer to {reference!r}, which is not there"
             raise UsageError(message, "Copy what they refer to into $defs of the same schema")
 
 

@@ -89,7 +89,7 @@ def read_tool(entry: Any) -> Tool:
     if not isinstance(description, str):
         raise UsageError(f"the description of '{name}' is no text", ADVICE)
     schema = _schema(name, entry)
-    check_schema(name, schema)
+    check_schema(f"the parameters of '{name}'", schema)
     if schema.get("type", "object") != "object":
         raise UsageError(f"the parameters of '{name}' are of type {schema['type']!r}, not an object", ADVICE)
     return Tool(name, description.strip(), schema)

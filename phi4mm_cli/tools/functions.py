@@ -49,7 +49,7 @@ class Functions:
             try:
                 if "problem" in described:
                     raise UsageError(f"{self._path}: '{name}': {described['problem']}", "Type and document it")
-                check_schema(name, described["parameters"])
+                check_schema(f"the parameters of '{name}'", described["parameters"])
                 yield Tool(name, described["description"], described["parameters"])
             except UsageError as error:
                 yield error

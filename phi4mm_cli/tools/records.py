@@ -1,4 +1,4 @@
-"""The records of conversations with tools, down to what `phi4mm tools run --json` writes."""
+"""The records of answers to a question, with tools and without, down to what `tools run` and `chat` write as JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from phi4mm_cli.outputs import SCHEMA_VERSION, Timings, Usage, Warning
-from phi4mm_cli.schema import ModelInfo, ToolCall, to_json
+from phi4mm_cli.schema import Finish, ModelInfo, ToolCall, to_json
 
 ToolEnding = Literal["done", "failed", "refused", "time_limit"]
 
@@ -47,6 +47,19 @@ class ToolRun:
 
 
 @dataclass(frozen=True, slots=True)
+class ChatReply:
+    """What the model says in a conversation."""
+
+    text: str  # JSON where it was held against a schema
+    finish: Finish
+    turns: int  # of the conversation that the model was told, with this one
+    left_out: int = 0  # turns at its beginning for which there was no room
+    steps: tuple[Step, ...] = ()
+    warnings: tuple[Warning, ...] = ()
+    task: Literal["chat"] = "chat"
+
+
+@dataclass(frozen=True, slots=True)
 class Exchange:
     """A question and what came of it: in JSON, the fields of the body stand beside the others."""
 
@@ -57,7 +70,7 @@ class Exchange:
     timings: Timings
     usage: Usage
     tools: tuple[str, ...]  # names of those on offer
-    body: ToolRun
+    body: ToolRun | ChatReply
 
     def to_json(self) -> dict[str, Any]:
         """One flat JSON object: the envelope, then the body of the task."""

@@ -1,0 +1,109 @@
+"""What comes with a question: pictures, recordings and documents, as the parts of a message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from phi4mm_cli import texts
+from phi4mm_cli.errors import InputError
+from phi4mm_cli.media import DOCUMENT_SUFFIXES
+from phi4mm_cli.schema import Clip, Message, Part, Picture
+
+MOST_TEXT = 2**24  # bytes of a document: 131,072 tokens of 128 letters each, the longest there are
+LONGEST_NAME = 80  # letters
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file that a question is about."""
+
+    name: str
+    parts: tuple[Part, ...]
+
+
+def message(words: str | None, attachments: Iterable[Attachment]) -> Message:
+    """The user's turn: pictures, recordings, documents, words, in the order that the model knows."""
+    parts = [part for attachment in attachments for part in attachment.parts]
+    parts.sort(key=lambda part: isinstance(part, Clip) + 2 * isinstance(part, str))
+    return Message("user", (*parts, words) if words else tuple(parts))
+
+
+def picture(path: Path) -> Attachment:
+    """A picture. Raises InputError."""
+    return _attached(path, _picture)
+
+
+def recording(path: Path) -> Attachment:
+    """A recording, from its beginning to its end. Raises InputError."""
+    return _attached(path, _recording)
+
+
+def document(path: Path) -> Attachment:
+    """A text, or the pages of a document: those of a PDF that carry text as that, others as pictures.
+
+    Raises InputError.
+    """
+    return _attached(path, _document)
+
+
+def _attached(path: Path, parts: Callable[[Path], Iterable[Part]]) -> Attachment:
+    path = path.expanduser()
+    try:
+        return Attachment(path.name, tuple(parts(path.absolute())))
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}", error.advice) from None
+
+
+def _picture(path: Path) -> Iterator[Part]:
+    from phi4mm_cli.media import audio, image
+
+    image.image_size(path)
+    yield Picture(audio.source(path))
+
+
+def _recording(path: Path) -> Iterator[Part]:
+    from phi4mm_cli.media import audio
+
+    with audio.open_recording(audio.source(path)) as opened:
+        for _ in opened.blocks():  # headers are not always right about the length
+            pass
+        yield Clip(opened.source, 0.0, opened.seconds)
+
+
+def _document(path: Path) -> Iterator[Part]:
+    from phi4mm_cli.media.decode import open_file
+    from phi4mm_cli.media.pdf import is_pdf
+
+    with open_file(path) as file:
+        has_pages = is_pdf(file) or path.suffix.lower() in DOCUMENT_SUFFIXES or not texts.is_text(path)
+    if has_pages:
+        yield from _pages(path)
+        return
+    if path.stat().st_size > MOST_TEXT:
+        raise InputError("it is longer than any text that the model can read", "Give the part of it that matters")
+    yield under_name(path.name, texts.decoded(path.read_bytes()))
+
+
+def _pages(path: Path) -> Iterator[Part]:
+    from phi4mm_cli import paging, reading
+    from phi4mm_cli.media import audio
+    from phi4mm_cli.media.document import Document
+
+    with Document(audio.source(path)) as opened:
+        carried: list[str] = []
+        for number in range(1, opened.page_count + 1):
+            text = opened.text(number)
+            if reading.is_legible(text):
+                carried.append(text)
+            else:
+                for view in paging.views(opened.sheet(number)):
+                    yield opened.picture(number, view.size, view.band)
+        if carried:
+            yield under_name(path.name, "\n\n".join(carried))
+
+
+def under_name(name: str, text: str) -> str:
+    """A text as the model is shown it, apart from what stands around it."""
+    return f"{name[:LONGEST_NAME]}:\n\n{text.strip()}\n\n"

@@ -1,0 +1,120 @@
+"""How an answer is shown while it is written: as it is in a pipe, as Markdown on a terminal."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from phi4mm_cli import console
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+
+class Page(Protocol):
+    """Where an answer is written to."""
+
+    def write(self, piece: str) -> None:
+        """The next piece of it."""
+
+
+@contextmanager
+def unseen() -> Iterator[Page]:
+    """Where an answer goes that is not to be shown."""
+    yield _Nowhere()
+
+
+@contextmanager
+def page(stdout: TextIO, plain: bool = False) -> Iterator[Page]:
+    """Where one answer goes; leaving it ends its last line. `plain` text is no Markdown."""
+    fits = not plain and stdout.isatty() and os.environ.get("TERM") != "dumb"
+    shown = _Rendered(stdout) if fits else _Raw(stdout)
+    try:
+        yield shown
+    finally:
+        shown.close()
+
+
+class _Nowhere:
+    def write(self, piece: str) -> None:
+        pass
+
+
+class _Raw:
+    """Each piece at once. On a terminal that cannot do more, without what would make it do something."""
+
+    def __init__(self, stdout: TextIO) -> None:
+        self._stdout, self._safe = stdout, stdout.isatty()
+        self._open = False  # a line is
+
+    def write(self, piece: str) -> None:
+        self._stdout.write(console.harmless(piece) if self._safe else piece)
+        self._stdout.flush()
+        self._open = not piece.endswith("\n")
+
+    def close(self) -> None:
+        if self._open:
+            self._stdout.write("\n")
+        self._stdout.flush()
+
+
+class _Rendered:
+    """Paragraphs, lists and tables that are finished are printed; the last one is drawn anew as it grows."""
+
+    def __init__(self, stdout: TextIO) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._console = Console(file=stdout, highlight=False)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._text = ""  # what is not printed yet
+        self._printed = False
+
+    def write(self, piece: str) -> None:
+        self._text += console.harmless(piece)
+        place = _finished(self._text)
+        if place:
+            self._live.update("", refresh=True)
+            self._print(self._text[:place])
+            self._text = self._text[place:]
+        self._live.start()
+        self._live.update(_tail(self._console, _markdown(self._text)), refresh=True)
+
+    def close(self) -> None:
+        self._live.update("")
+        self._live.stop()
+        if self._text.strip():
+            self._print(self._text)
+
+    def _print(self, text: str) -> None:
+        if self._printed:
+            self._console.print()  # as between blocks of one document
+        self._console.print(_markdown(text))
+        self._printed = True
+
+
+def _finished(text: str) -> int:
+    """Where the last block of a Markdown text begins: nothing that follows changes what is before it."""
+    from markdown_it import MarkdownIt
+
+    tops = [token.map for token in MarkdownIt().enable("table").parse(text) if token.level == 0 and token.map]
+    if len(tops) < 2:
+        return 0
+    lines = text.splitlines(keepends=True)
+    return sum(map(len, lines[: tops[-1][0]]))
+
+
+def _markdown(text: str) -> RenderableType:
+    from rich.markdown import Markdown
+
+    return Markdown(text, code_theme="ansi_dark")
+
+
+def _tail(console: Console, shown: RenderableType) -> RenderableType:
+    """The last lines of what is shown, as many as the terminal has room for."""
+    from rich.segment import Segment, Segments
+
+    lines = console.render_lines(shown, pad=False)[-max(1, console.height - 2) :]
+    return Segments([segment for line in lines for segment in (*line, Segment.line())])

@@ -1,0 +1,174 @@
+"""Conversations in files: a line of JSON for each event, only ever added to, so that a kill costs no finished turn."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache, reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from phi4mm_cli.chat import Conversation, Dropped, Event, Instructed, Reset, Turn, Undone, replay
+from phi4mm_cli.errors import InputError
+from phi4mm_cli.schema import Clip, Message, Part, Picture, Source, canonical_json
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+HEAD = '{"phi4mm_session":1}'
+MODE = 0o600  # what people talk about is theirs alone
+
+_EVENTS = (Turn, Instructed, Undone, Dropped, Reset)
+_RECORDS = {record.__name__: record for record in (*_EVENTS, Message, Clip, Picture, Source)}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a file holds."""
+
+    conversation: Conversation
+    torn: int = 0  # lines that were not written to their end
+    missing: tuple[str, ...] = ()  # media that are gone, or are no longer what they were
+
+    @property
+    def problems(self) -> Iterator[str]:
+        """What the user should know of it."""
+        if self.torn:
+            yield f"{self.torn} lines were not written to their end, and are left out"
+        for path in self.missing:
+            yield f"{path} is gone or has changed; its name stands in its place"
+
+
+def load(path: Path) -> Loaded:
+    """The conversation in a file; none in one that is empty. Raises InputError where it is no session."""
+    events, torn = _read(path)
+    found = replay(events)
+    turns, missing = [], dict[str, None]()
+    for turn in found.turns:
+        messages = [_checked(message, missing) for message in (turn.said, *turn.replies)]
+        turns.append(Turn(messages[0], tuple(messages[1:])))
+    return Loaded(replace(found, turns=tuple(turns)), torn, tuple(missing))
+
+
+def _read(path: Path) -> tuple[list[Event], int]:
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}", "Give another file") from None
+    if HEAD.encode().startswith(lines[0]) and len(lines) == 1:
+        return [], 0  # empty, or killed at once
+    if lines[0] != HEAD.encode():
+        raise InputError(f"{path}: this is no session of phi4mm", "Give one that `phi4mm chat` wrote, or a new name")
+    events: list[Event] = []
+    torn = 0
+    for number, line in enumerate(lines[1:], 2):
+        try:
+            value = json.loads(line.decode("utf-8", "surrogateescape")) if line else None
+        except (ValueError, RecursionError):
+            torn += 1
+            continue
+        if value is not None:
+            events.append(_event(value, f"{path}:{number}"))
+    return events, torn
+
+
+def _event(value: Any, where: str) -> Event:
+    from pydantic import ValidationError
+
+    try:
+        event = _built(value)
+    except (KeyError, TypeError, ValidationError, RecursionError):
+        event = None
+    if not isinstance(event, _EVENTS) or (isinstance(event, Turn) and not _is_turn(event)):
+        raise InputError(f"{where}: this is nothing that happens in a conversation", "Mend the line or remove it")
+    return event
+
+
+def _is_turn(turn: Turn) -> bool:
+    """Whether nobody speaks in it who may not: a file is no place to speak as the system from."""
+    return turn.said.role == "user" and all(message.role in ("assistant", "tool") for message in turn.replies)
+
+
+def _built(value: Any) -> Any:
+    """The record that canonical JSON stands for."""
+    if isinstance(value, list):
+        return [_built(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    fields = {name: _built(item) for name, item in value.items() if name != "type"}
+    return _adapter(value["type"]).validate_python(fields)
+
+
+@cache
+def _adapter(name: str) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(_RECORDS[name])
+
+
+def _checked(message: Message, missing: dict[str, None]) -> Message:
+    """The message with a note in the place of media that are not there any more."""
+    parts: list[Part] = []
+    for part in message.parts:
+        if isinstance(part, (Clip, Picture)) and not _unchanged(part.source):
+            missing[part.source.path] = None
+            kind = "recording" if isinstance(part, Clip) else "picture"
+            parts.append(f"[{kind} {Path(part.source.path).name}, which is gone]\n")
+        else:
+            parts.append(part)
+    return replace(message, parts=tuple(parts))
+
+
+def _unchanged(source: Source) -> bool:
+    from phi4mm_cli.media import audio
+
+    try:
+        return audio.source(source.path) == source
+    except InputError:
+        return False
+
+
+class Kept:
+    """A conversation that goes on, and the file that knows of it; None keeps nothing."""
+
+    def __init__(self, conversation: Conversation, path: Path | None) -> None:
+        self.conversation = conversation
+        self._path = path
+
+    def happen(self, *events: Event) -> None:
+        """Go on. What has happened is on the disk before this returns. Raises InputError where it cannot be."""
+        self.conversation = reduce(Conversation.after, events, self.conversation)
+        if self._path is not None:
+            append(self._path, events)
+
+
+def append(path: Path, events: Iterable[Event]) -> None:
+    """Put what has happened behind what is in a file. Raises InputError."""
+    text = "".join(canonical_json(event) + "\n" for event in events)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, MODE)
+        with os.fdopen(file, "r+b") as opened:
+            opened.write(_gap(opened) + text.encode("utf-8", "surrogateescape"))
+            opened.flush()
+            os.fsync(opened.fileno())
+    except OSError as error:
+        raise InputError(f"cannot write the session {path}: {error.strerror}", "Give another file") from None
+
+
+def _gap(file: BinaryIO) -> bytes:
+    """What has to stand between what is written and the next event: the head, or the end of a torn line."""
+    head = file.read(len(HEAD) + 1)
+    if len(head) <= len(HEAD):
+        return HEAD.encode()[len(head) :] + b"\n"
+    file.seek(-1, os.SEEK_END)
+    return b"" if file.read(1) == b"\n" else b"\n"
+
+
+def events(conversation: Conversation) -> Iterator[Event]:
+    """What makes this conversation out of nothing."""
+    if conversation.system is not None:
+        yield Instructed(conversation.system)
+    yield from conversation.turns

@@ -1,0 +1,227 @@
+"""`phi4mm chat`: a question and its answer, or a conversation, with whatever is to be seen, heard and read."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import stat
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import typer
+
+from phi4mm_cli import attaching, console, structured, texts
+from phi4mm_cli.asking import asking
+from phi4mm_cli.attaching import Attachment
+from phi4mm_cli.chat import Conversation, Instructed, places, screen, session
+from phi4mm_cli.chat.session import Kept, Loaded
+from phi4mm_cli.chat.talking import Acting, Spoken, Talker
+from phi4mm_cli.errors import InputError, UsageError
+from phi4mm_cli.options import EngineOptions, LogOptions, SamplingOptions, option, with_shared
+from phi4mm_cli.outputs import Timings
+from phi4mm_cli.schema import Message
+from phi4mm_cli.tool_options import ActingOptions, Acts, CallOptions, offers
+from phi4mm_cli.tools import by_name
+from phi4mm_cli.tools.records import ChatReply, Exchange
+
+EXAMPLES = """
+[b]Examples[/b]
+
+phi4mm chat "Which quarter was best?" --image chart.png
+
+cat log.txt | phi4mm chat "What failed?"
+
+phi4mm chat --audio question.wav --json
+
+phi4mm chat --continue "And the year before?"
+"""
+
+PATIENCE = 3.0  # seconds for which nothing comes from stdin before the user is told what is waited for
+
+
+@dataclass(frozen=True, slots=True)
+class MediaOptions:
+    """What the question is about."""
+
+    image: Annotated[list[Path] | None, typer.Option("--image", help="A picture.")] = None
+    audio: Annotated[list[Path] | None, typer.Option("--audio", help="A recording; alone, it is the question.")] = None
+    doc: Annotated[
+        list[Path] | None, typer.Option("--doc", help="A text, or a PDF: its text, and pages without any as pictures.")
+    ] = None
+
+    def attachments(self) -> list[Attachment]:
+        """All of them, read as far as is needed to know what they are. Raises InputError."""
+        found = [*map(attaching.picture, self.image or ()), *map(attaching.recording, self.audio or ())]
+        return [*found, *map(attaching.document, self.doc or ())]
+
+    def names(self) -> tuple[str, ...]:
+        """As they were given."""
+        return tuple(str(path) for path in (*(self.image or ()), *(self.audio or ()), *(self.doc or ())))
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationOptions:
+    """Which conversation it is, and under which rules."""
+
+    system: Annotated[str | None, option("--system", help="What the model should know and do throughout.")] = None
+    private: Annotated[
+        bool | None,
+        option(
+            "--private/--no-private",
+            help="Ask the model to guess nothing sensitive from voices.",
+            show_default="where there are voices",
+        ),
+    ] = None
+    continue_: Annotated[bool, typer.Option("--continue", "-c", help="Go on with the last conversation.")] = False
+    session: Annotated[
+        Path | None, typer.Option("--session", help="Go on with the conversation in this file, and keep it there.")
+    ] = None
+    history: Annotated[
+        bool, option("--history/--no-history", help="Keep the conversation, and what is typed, for you alone.")
+    ] = True
+
+    def __post_init__(self) -> None:
+        if self.continue_ and self.session is not None:
+            raise UsageError("--continue and --session each name a conversation", "Leave one of them out")
+
+
+@with_shared
+def command(
+    media: MediaOptions,
+    how: ConversationOptions,
+    acting: ActingOptions,
+    calls: CallOptions,
+    engine: EngineOptions,
+    sampling: SamplingOptions,
+    log: LogOptions,
+    words: Annotated[str | None, typer.Argument(metavar="QUESTION", help="What you ask.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The answer with all about it, as JSON.")] = False,
+    schema: Annotated[
+        Path | None, typer.Option("--schema", help="A JSON Schema; the answer is JSON that it describes.")
+    ] = None,
+) -> None:
+    """Ask the model a question, with pictures, recordings and documents, or hold a conversation."""
+    began = time.monotonic()
+    form = structured.read_schema(schema) if schema else None
+    if form is not None and (acting.functions or acting.command):
+        raise UsageError("--schema and tools do not go together", "Leave one of them out")
+    asked = _with_stdin(words, log)
+    if not asked and not media.audio:
+        raise UsageError("nothing is asked", "Write a question behind the command, or speak it and give --audio")
+    with ExitStack() as stack:
+        said = attaching.message(asked, media.attachments())
+        kept = _kept(how, log)
+        acts = _acting(stack, acting, calls, log)
+        stdout = stack.enter_context(console.results())
+        model = stack.enter_context(asking(engine, log))
+        talker = Talker(model, sampling, how.private, acts)
+        left_out = _make_room(talker, kept, said, log)
+        page = screen.unseen() if as_json else screen.page(stdout, plain=form is not None)
+        with page as shown:
+            spoken = talker.answer(kept.conversation, said, shown.write, form=form)
+        kept.happen(spoken.turn)
+        if as_json:
+            exchange = Exchange(
+                question=asked,
+                media=media.names(),
+                model=model.info,
+                options={**_recorded(how, calls, acts), **sampling.recorded()},
+                timings=Timings(time.monotonic() - began),
+                usage=model.usage,
+                tools=tuple(acts.tools) if acts else (),
+                body=_reply(spoken, len(kept.conversation.turns), left_out),
+            )
+            stdout.write(json.dumps(exchange.to_json(), ensure_ascii=False, indent=2) + "\n")
+    for warning in spoken.warnings:
+        console.say(f"{warning.message}; {warning.action}", "warning")
+
+
+def _with_stdin(words: str | None, log: LogOptions) -> str | None:
+    """The question, with what is piped in behind it. Raises InputError where that is no text."""
+    if sys.stdin is None or not _is_piped(sys.stdin):
+        return words
+    if not log.quiet and not select.select([sys.stdin], [], [], PATIENCE)[0]:
+        console.say("waiting for the end of stdin, which is not a terminal; `< /dev/null` gives none")
+    try:
+        text = texts.decoded(sys.stdin.buffer.read()).strip()
+    except InputError as error:
+        raise InputError(f"stdin: {error.message}", "Give pictures, recordings and documents as files") from None
+    return "\n\n".join(part for part in (words, text) if part)
+
+
+def _is_piped(stdin: TextIO) -> bool:
+    """Whether there is a pipe or a file at the other end: not a terminal, not /dev/null."""
+    mode = os.fstat(stdin.fileno()).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+
+
+def _kept(how: ConversationOptions, log: LogOptions) -> Kept:
+    """The conversation to go on with, or a new one. Raises UsageError, InputError."""
+    path = places.newest() if how.continue_ else how.session
+    if path is None:
+        kept = Kept(Conversation(), _new_file(log) if how.history else None)
+    else:
+        loaded = session.load(path) if path.exists() else Loaded(Conversation())
+        kept = Kept(loaded.conversation, path)
+        for problem in loaded.problems:
+            console.say(f"{path}: {problem}", "warning")
+    if how.system is not None and how.system != kept.conversation.system:
+        kept.happen(Instructed(how.system))
+    return kept
+
+
+def _new_file(log: LogOptions) -> Path | None:
+    """Where a conversation is kept, if it can be: it is held all the same."""
+    try:
+        return places.new()
+    except OSError as error:
+        if not log.quiet:
+            console.say(f"the conversation is not kept, for {error.filename} cannot be written: {error.strerror}")
+        return None
+
+
+def _acting(stack: ExitStack, acting: ActingOptions, calls: CallOptions, log: LogOptions) -> Acting | None:
+    """The tools that are given, None where there are none. Raises UsageError, MissingError."""
+    sources = [*offers(stack, acting)]
+    if not sources:
+        return None
+    acts = Acts({tool.name: actor for tool, actor in sources if actor is not None}, calls, log)
+    return Acting(by_name([tool for tool, _ in sources]), acts.on, calls.max_steps)
+
+
+def _make_room(talker: Talker, kept: Kept, said: Message, log: LogOptions) -> int:
+    """Drop the turns for which there is none, and say so; how many these are."""
+    fitted = talker.fit(kept.conversation, said)
+    if fitted.dropped is not None:
+        kept.happen(fitted.dropped)
+        turns = fitted.dropped.turns
+        console.say(f"the conversation was too long for the model: its {turns} oldest turns are left out", "warning")
+        return turns
+    if fitted.near and not log.quiet:
+        console.say(
+            f"the conversation takes {fitted.tokens} of {fitted.room} tokens; then its oldest turns are left out"
+        )
+    return 0
+
+
+def _recorded(how: ConversationOptions, calls: CallOptions, acts: Acting | None) -> dict[str, str | int | float | bool]:
+    """What shapes the answer."""
+    chosen = {"system": how.system, "private": how.private}
+    known = {name: value for name, value in chosen.items() if value is not None}
+    return {**known, **(calls.recorded() if acts else {})}
+
+
+def _reply(spoken: Spoken, turns: int, left_out: int) -> ChatReply:
+    return ChatReply(
+        text=spoken.text,
+        finish=spoken.finish or "stop",
+        turns=turns,
+        left_out=left_out,
+        steps=spoken.steps,
+        warnings=spoken.warnings,
+    )
