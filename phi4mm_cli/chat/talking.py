@@ -14,7 +14,7 @@ from phi4mm_cli.errors import AnswerError, InputError
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.options import SamplingOptions
 from phi4mm_cli.outputs import Warning
-from phi4mm_cli.schema import Finish, Message, Picture, Request, Result, Sampling, ToolCall
+from phi4mm_cli.schema import Finish, Message, Picture, Reply, Request, Result, Sampling, ToolCall
 from phi4mm_cli.tools import Tool, loop
 from phi4mm_cli.tools.records import Step, ToolResult
 
@@ -142,7 +142,7 @@ class Talker:
             result = self._stream(Request(messages, sampling), write)
         except Stopped:
             text = "".join(written)
-            return Spoken(Turn(said, (Message("assistant", (text,)),)), text, None)
+            return Spoken(Turn(said, (Message("assistant", (Reply(text, ()),)),)), text, None)
         return Spoken(Turn(said, (_said(result),)), result.text, result.finish)
 
     def _structured(
@@ -192,7 +192,7 @@ class Talker:
 
 
 def _said(result: Result) -> Message:
-    return Message("assistant", (result.text,))
+    return Message("assistant", (Reply(result.text, result.tokens),))
 
 
 def _unseen(_: str) -> None:
