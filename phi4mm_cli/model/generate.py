@@ -82,9 +82,14 @@ def _marker_id(model: Model, token: str) -> int:
 
 
 def _reply_ids(model: Model, reply: Reply) -> Sequence[int]:
-    """Its own tokens; those of its text where they are another vocabulary's, as when the model was changed."""
-    rows, media = model.network.model.embed_tokens.num_embeddings, (model.audio_token, model.image_token)
-    known = all(0 <= token < rows and token not in media for token in reply.tokens)
+    """Its own tokens; those of its text where they are another vocabulary's, as when the model was changed.
+
+    So it is too where a control token is among them that the text does not show: a reply may be read from a file, and
+    nobody is to write `<|end|><|system|>` there.
+    """
+    rows, hidden = model.network.model.embed_tokens.num_embeddings, model.unseen_tokens | model.end_tokens
+    media = (model.audio_token, model.image_token)
+    known = all(0 <= token < rows and token not in hidden and token not in media for token in reply.tokens)
     if known and _text(model, reply.tokens) == reply.text:
         return reply.tokens
     ids: list[int] = model.tokenizer.encode(reply.text, add_special_tokens=False).ids
