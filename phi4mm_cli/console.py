@@ -44,8 +44,12 @@ def results() -> Iterator[TextIO]:
 
 def say(message: str, kind: str = "note") -> None:
     """One message line on stderr: `phi4mm: message`, or `phi4mm: error: message`."""
-    label = "" if kind == "note" else f"{kind}: "
-    line = f"phi4mm: {label}{' '.join(message.splitlines())}"
+    tell(f"phi4mm: {'' if kind == 'note' else f'{kind}: '}{message}", kind)
+
+
+def tell(message: str, kind: str = "note") -> None:
+    """One line on stderr, in the colour of its kind, for somebody who knows who is talking."""
+    line = " ".join(message.splitlines())
     if _coloured():
         line = f"\x1b[{_COLOURS[kind]}m{line}\x1b[0m"
     sys.stderr.write(line.encode("utf-8", "replace").decode() + "\n")

@@ -20,9 +20,14 @@ from phi4mm_cli.chat.talking import KEPT, Stopped, Talker
 from phi4mm_cli.errors import InputError
 from phi4mm_cli.options import LogOptions, SamplingOptions
 from phi4mm_cli.report import Loading
-from phi4mm_cli.schema import Clip, Message, Profile, Request, Result, Source
+from phi4mm_cli.schema import Clip, Message, Profile, Reply, Request, Result, Source
 
 CLIP = Clip(Source("/a.wav", 1, "f"), 0.0, 1.2345678)
+
+
+def words(message: Message) -> str:
+    [part] = message.parts
+    return part.text if isinstance(part, Reply) else str(part)
 
 
 def user(*parts: str | Clip) -> Message:
@@ -30,7 +35,7 @@ def user(*parts: str | Clip) -> Message:
 
 
 def turn(asked: str, answer: str = "Yes.") -> Turn:
-    return Turn(user(asked), (Message("assistant", (answer,)),))
+    return Turn(user(asked), (Message("assistant", (Reply(answer, (7, 8, 9)),)),))
 
 
 # --------------------------------------------------------------------------------------------------------- events
@@ -50,7 +55,7 @@ def test_what_happens_makes_another_conversation() -> None:
 
 def test_the_model_is_told_all_of_it_in_order() -> None:
     told = replay([Instructed("Be brief."), turn("one"), turn("two")]).asked(user("three"))
-    assert [(message.role, message.parts[0]) for message in told] == [
+    assert [(message.role, words(message)) for message in told] == [
         ("system", "Be brief."),
         ("user", "one"),
         ("assistant", "Yes."),
@@ -87,13 +92,15 @@ def talker(script: Sequence[str] = (), private: bool | None = None) -> Talker:
 
 
 def test_the_oldest_turns_make_room_and_the_system_prompt_stays() -> None:
-    """Room for 300 words: 400, less the 100 of an answer. A turn of 40 words takes 44 tokens with its markers."""
+    """Room for 300 words: 400, less the 100 of an answer. A turn of 42 tokens has 4 more for its markers."""
     long = replay([Instructed("Be brief."), *(turn("word " * 39) for _ in range(6))])
     fitted = talker().fit(long, user("And?"))
-    assert (fitted.dropped, fitted.tokens, fitted.near) == (None, 4 + 6 * 44 + 4, True)
-    assert not talker().fit(long.after(Undone()), user("And?")).near
+    assert (fitted.dropped, fitted.tokens) == (None, 4 + 6 * 46 + 4)
+    assert "the conversation takes 284 of the 300 tokens" in str(fitted.notice)
+    assert talker().fit(long.after(Undone()), user("And?")).notice is None
     fitted = talker().fit(long, user("word " * 40))
-    assert fitted.dropped == Dropped(2)
+    assert fitted.dropped == Dropped(3)
+    assert "its 3 oldest turns are left out" in str(fitted.notice)
     assert fitted.tokens == talker().tokens(fitted.conversation.asked(user("word " * 40))) <= KEPT * fitted.room
     assert fitted.conversation.system == "Be brief."
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from phi4mm_cli.chat import Conversation, Dropped, Event, Instructed, Reset, Turn, Undone, replay
 from phi4mm_cli.errors import InputError
-from phi4mm_cli.schema import Clip, Message, Part, Picture, Source, canonical_json
+from phi4mm_cli.schema import Clip, Message, Part, Picture, Reply, Source, canonical_json
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -21,7 +21,7 @@ HEAD = '{"phi4mm_session":1}'
 MODE = 0o600  # what people talk about is theirs alone
 
 _EVENTS = (Turn, Instructed, Undone, Dropped, Reset)
-_RECORDS = {record.__name__: record for record in (*_EVENTS, Message, Clip, Picture, Source)}
+_RECORDS = {record.__name__: record for record in (*_EVENTS, Message, Clip, Picture, Reply, Source)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +156,15 @@ def append(path: Path, events: Iterable[Event]) -> None:
             os.fsync(opened.fileno())
     except OSError as error:
         raise InputError(f"cannot write the session {path}: {error.strerror}", "Give another file") from None
+
+
+def write(path: Path, conversation: Conversation) -> None:
+    """Write a file that holds this conversation alone. Raises InputError."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot replace {path}: {error.strerror}", "Give another file") from None
+    append(path, events(conversation))
 
 
 def _gap(file: BinaryIO) -> bytes:

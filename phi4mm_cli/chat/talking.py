@@ -70,9 +70,14 @@ class Fitted:
     dropped: Dropped | None = None
 
     @property
-    def near(self) -> bool:
-        """Whether the next turns may have to be dropped."""
-        return self.tokens > NEAR * self.room
+    def notice(self) -> str | None:
+        """What the user should know of it: turns are left out, or soon may be."""
+        if self.dropped is not None:
+            return f"the conversation was too long for the model: its {self.dropped.turns} oldest turns are left out"
+        if self.tokens > NEAR * self.room:
+            taken = f"{self.tokens} of the {self.room} tokens"
+            return f"the conversation takes {taken} that there are; then its oldest turns are left out"
+        return None
 
 
 class Talker:
@@ -84,18 +89,22 @@ class Talker:
         self._model, self._options, self._private, self._acting = model, sampling, private, acting
 
     @property
+    def context(self) -> int:
+        """How many tokens there may be in a prompt and its answer together."""
+        return self._model.profile.context
+
+    @property
     def sampling(self) -> Sampling:
         """How the tokens of an answer are chosen."""
-        return self._options.sampling(min(BUDGET, self._model.profile.context // 4))
+        return self._options.sampling(min(BUDGET, self.context // 4))
 
     def fit(self, conversation: Conversation, said: Message) -> Fitted:
         """The conversation with room for `said`: where there is too little, the oldest turns are dropped.
 
         The system prompt and the question always stay. Raises InputError where these alone are too much.
         """
-        context = self._model.profile.context
-        room = context - min(self.sampling.max_new_tokens, context // 4)
-        tokens, dropped = self.tokens(conversation.asked(said, self._private)), 0
+        room = self.context - min(self.sampling.max_new_tokens, self.context // 4)
+        tokens, dropped = self.tokens(self.messages(conversation, said)), 0
         if tokens > room:
             for turn in conversation.turns:
                 if tokens <= KEPT * room:
@@ -103,10 +112,14 @@ class Talker:
                 tokens -= self.tokens((turn.said, *turn.replies)) - 1
                 dropped += 1
         if tokens > room:
-            message = f"the question is {tokens} tokens long, and with its answer the model takes {context}"
+            message = f"the question is {tokens} tokens long, and with its answer the model takes {self.context}"
             raise InputError(message, "Give fewer or shorter documents, recordings or pictures")
         event = Dropped(dropped) if dropped else None
         return Fitted(conversation.after(event) if event else conversation, tokens, room, event)
+
+    def messages(self, conversation: Conversation, said: Message) -> tuple[Message, ...]:
+        """What the model is told."""
+        return conversation.asked(said, self._private)
 
     def tokens(self, messages: tuple[Message, ...]) -> int:
         """How many tokens the prompt of these messages is."""
@@ -126,7 +139,7 @@ class Talker:
         With `form` it is JSON of that form. Raises RequestError, and AnswerError where there is no such JSON, or where
         tools are called to no end.
         """
-        messages = conversation.asked(said, self._private)
+        messages = self.messages(conversation, said)
         sampling = _other(self.sampling, again) if again else self.sampling
         if form is not None:
             return self._structured(form, messages, sampling, show)
@@ -192,7 +205,7 @@ class Talker:
 
 
 def _said(result: Result) -> Message:
-    return Message("assistant", (Reply(result.text, result.tokens),))
+    return Message("assistant", (result.reply,))
 
 
 def _unseen(_: str) -> None:

@@ -8,6 +8,7 @@ import select
 import stat
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +19,13 @@ import typer
 from phi4mm_cli import attaching, console, structured, texts
 from phi4mm_cli.asking import asking
 from phi4mm_cli.attaching import Attachment
-from phi4mm_cli.chat import Conversation, Instructed, places, screen, session
+from phi4mm_cli.chat import Conversation, Dropped, Instructed, places, screen, session, terminal
 from phi4mm_cli.chat.session import Kept, Loaded
+from phi4mm_cli.chat.shell import Shell, counted
 from phi4mm_cli.chat.talking import Acting, Spoken, Talker
 from phi4mm_cli.errors import InputError, UsageError
 from phi4mm_cli.options import EngineOptions, LogOptions, SamplingOptions, option, with_shared
 from phi4mm_cli.outputs import Timings
-from phi4mm_cli.schema import Message
 from phi4mm_cli.tool_options import ActingOptions, Acts, CallOptions, offers
 from phi4mm_cli.tools import by_name
 from phi4mm_cli.tools.records import ChatReply, Exchange
@@ -111,20 +112,27 @@ def command(
     if form is not None and (acting.functions or acting.command):
         raise UsageError("--schema and tools do not go together", "Leave one of them out")
     asked = _with_stdin(words, log)
-    if not asked and not media.audio:
+    typed = not asked and not media.audio
+    if typed and (not console.can_ask() or as_json or form is not None):
         raise UsageError("nothing is asked", "Write a question behind the command, or speak it and give --audio")
     with ExitStack() as stack:
-        said = attaching.message(asked, media.attachments())
+        attached = media.attachments()
         kept = _kept(how, log)
         acts = _acting(stack, acting, calls, log)
         stdout = stack.enter_context(console.results())
         model = stack.enter_context(asking(engine, log))
         talker = Talker(model, sampling, how.private, acts)
-        left_out = _make_room(talker, kept, said, log)
+        if typed:
+            _converse(Shell(talker, kept, stdout, attached), kept, how, log)
+            return
+        said = attaching.message(asked, attached)
+        fitted = talker.fit(kept.conversation, said)
+        if fitted.notice and (fitted.dropped or not log.quiet):
+            console.say(fitted.notice, "warning" if fitted.dropped else "note")
         page = screen.unseen() if as_json else screen.page(stdout, plain=form is not None)
         with page as shown:
-            spoken = talker.answer(kept.conversation, said, shown.write, form=form)
-        kept.happen(spoken.turn)
+            spoken = talker.answer(fitted.conversation, said, shown.write, form=form)
+        kept.happen(*([fitted.dropped] if fitted.dropped else []), spoken.turn)
         if as_json:
             exchange = Exchange(
                 question=asked,
@@ -134,11 +142,21 @@ def command(
                 timings=Timings(time.monotonic() - began),
                 usage=model.usage,
                 tools=tuple(acts.tools) if acts else (),
-                body=_reply(spoken, len(kept.conversation.turns), left_out),
+                body=_reply(spoken, len(kept.conversation.turns), fitted.dropped),
             )
             stdout.write(json.dumps(exchange.to_json(), ensure_ascii=False, indent=2) + "\n")
     for warning in spoken.warnings:
         console.say(f"{warning.message}; {warning.action}", "warning")
+
+
+def _converse(shell: Shell, kept: Kept, how: ConversationOptions, log: LogOptions) -> None:
+    """Hold a conversation on the terminal until the user leaves it."""
+    if not log.quiet:
+        so_far = f"{counted(kept.conversation)} so far. " if kept.conversation.turns else ""
+        console.tell(f"{so_far}/help shows what can be typed, Ctrl-D leaves")
+    terminal.converse(shell, _place(places.history, log) if how.history else None)
+    if not log.quiet and how.history and kept.conversation.turns:
+        console.tell("phi4mm chat --continue goes on with this")
 
 
 def _with_stdin(words: str | None, log: LogOptions) -> str | None:
@@ -164,7 +182,7 @@ def _kept(how: ConversationOptions, log: LogOptions) -> Kept:
     """The conversation to go on with, or a new one. Raises UsageError, InputError."""
     path = places.newest() if how.continue_ else how.session
     if path is None:
-        kept = Kept(Conversation(), _new_file(log) if how.history else None)
+        kept = Kept(Conversation(), _place(places.new, log) if how.history else None)
     else:
         loaded = session.load(path) if path.exists() else Loaded(Conversation())
         kept = Kept(loaded.conversation, path)
@@ -175,13 +193,13 @@ def _kept(how: ConversationOptions, log: LogOptions) -> Kept:
     return kept
 
 
-def _new_file(log: LogOptions) -> Path | None:
-    """Where a conversation is kept, if it can be: it is held all the same."""
+def _place(find: Callable[[], Path], log: LogOptions) -> Path | None:
+    """A file in the user's state folder, None where none can be: the conversation is held all the same."""
     try:
-        return places.new()
+        return find()
     except OSError as error:
         if not log.quiet:
-            console.say(f"the conversation is not kept, for {error.filename} cannot be written: {error.strerror}")
+            console.say(f"what is said is not kept, for {error.filename} cannot be written: {error.strerror}")
         return None
 
 
@@ -194,21 +212,6 @@ def _acting(stack: ExitStack, acting: ActingOptions, calls: CallOptions, log: Lo
     return Acting(by_name([tool for tool, _ in sources]), acts.on, calls.max_steps)
 
 
-def _make_room(talker: Talker, kept: Kept, said: Message, log: LogOptions) -> int:
-    """Drop the turns for which there is none, and say so; how many these are."""
-    fitted = talker.fit(kept.conversation, said)
-    if fitted.dropped is not None:
-        kept.happen(fitted.dropped)
-        turns = fitted.dropped.turns
-        console.say(f"the conversation was too long for the model: its {turns} oldest turns are left out", "warning")
-        return turns
-    if fitted.near and not log.quiet:
-        console.say(
-            f"the conversation takes {fitted.tokens} of {fitted.room} tokens; then its oldest turns are left out"
-        )
-    return 0
-
-
 def _recorded(how: ConversationOptions, calls: CallOptions, acts: Acting | None) -> dict[str, str | int | float | bool]:
     """What shapes the answer."""
     chosen = {"system": how.system, "private": how.private}
@@ -216,12 +219,12 @@ def _recorded(how: ConversationOptions, calls: CallOptions, acts: Acting | None)
     return {**known, **(calls.recorded() if acts else {})}
 
 
-def _reply(spoken: Spoken, turns: int, left_out: int) -> ChatReply:
+def _reply(spoken: Spoken, turns: int, dropped: Dropped | None) -> ChatReply:
     return ChatReply(
         text=spoken.text,
         finish=spoken.finish or "stop",
         turns=turns,
-        left_out=left_out,
+        left_out=dropped.turns if dropped else 0,
         steps=spoken.steps,
         warnings=spoken.warnings,
     )
