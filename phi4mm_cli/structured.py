@@ -59,7 +59,7 @@ def ask(messages: tuple[Message, ...], schema: Schema, sampling: Sampling) -> Fl
             return Answer(value, result)
         problem = "the token budget cut it off" if result.finish == "length" else wrong
         again = Message("user", (AGAIN.format(problem=problem),))
-        messages = (*messages, Message("assistant", (result.text,)), again)
+        messages = (*messages, Message("assistant", (result.reply,)), again)
     advice = "Raise --max-new-tokens" if result.finish == "length" else "Say more in the schema's descriptions"
     raise AnswerError(f"the model's answer is not of the schema's form, and so was the one before: {problem}", advice)
 

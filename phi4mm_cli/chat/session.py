@@ -109,13 +109,18 @@ def _adapter(name: str) -> TypeAdapter[Any]:
 
 
 def _checked(message: Message, missing: dict[str, None]) -> Message:
-    """The message with a note in the place of media that are not there any more."""
+    """The message with a note in the place of media that are not there any more.
+
+    An answer that a file has as bare text is a Reply, whose letters are never taken for the markers of calls.
+    """
     parts: list[Part] = []
     for part in message.parts:
         if isinstance(part, (Clip, Picture)) and not _unchanged(part.source):
             missing[part.source.path] = None
             kind = "recording" if isinstance(part, Clip) else "picture"
             parts.append(f"[{kind} {Path(part.source.path).name}, which is gone]\n")
+        elif isinstance(part, str) and message.role == "assistant":
+            parts.append(Reply(part, ()))
         else:
             parts.append(part)
     return replace(message, parts=tuple(parts))

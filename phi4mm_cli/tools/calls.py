@@ -89,8 +89,8 @@ def _objects(text: str) -> Iterator[Any]:
     place = text.find("{")
     while place >= 0:
         try:
-            value, place = _decode(text, place)
-        except CallError:
+            value, place = _DECODER.raw_decode(text, place)
+        except (ValueError, RecursionError):
             place += 1
         else:
             yield value

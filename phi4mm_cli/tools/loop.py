@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -66,7 +65,8 @@ def converse(
 ) -> ToolRun:
     """Turns until the model answers in words, at most `max_steps` of them with calls.
 
-    A call that stands word for word in something that a tool returned was not thought of by the model, and is refused.
+    A call that stands word for word in what a tool returned, or in a question or a document with it, was not thought of
+    by the model, and is refused.
     """
     steps: list[Step] = []
     while True:
@@ -81,8 +81,7 @@ def converse(
             return ToolRun("", "too_many_steps", tuple(steps), problem)
         copied = _copied(answer.messages, tools)
         results = tuple(
-            refused(call, "it was copied from the result of a tool") if call in copied else act(call)
-            for call in answer.calls
+            refused(call, "it was copied from what was told") if call in copied else act(call) for call in answer.calls
         )
         steps.append(Step(answer.result.text, results))
         messages = (*answer.messages, *(Message("tool", (result.content,)) for result in results))
@@ -94,6 +93,6 @@ def _warnings(result: Result) -> Iterator[Warning]:
 
 
 def _copied(messages: Sequence[Message], tools: Tools) -> list[ToolCall]:
-    """The calls that can be read in what tools returned."""
-    told = [json.loads(str(part)) for message in messages if message.role == "tool" for part in message.parts]
-    return mentioned(told, tools)
+    """The calls that can be read in what the model was told."""
+    told = [message.parts for message in messages if message.role != "assistant"]
+    return mentioned([part for parts in told for part in parts if isinstance(part, str)], tools)
