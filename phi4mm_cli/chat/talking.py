@@ -222,5 +222,5 @@ def _tokens(picture: Picture) -> int:
     from phi4mm_cli.media import document
     from phi4mm_cli.model.grid import MOST_CROPS, image_tokens
 
-    width, height = document.shown_size(picture) or document.read(picture).size
+    width, height = document.shown_size(picture)
     return image_tokens(width, height, picture.most_crops or MOST_CROPS)
