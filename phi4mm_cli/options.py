@@ -28,7 +28,9 @@ from phi4mm_cli.schema import Sampling
 # have the model shown files.
 PERSONAL = frozenset({"model", "revision", "adapter", "engine", "tools", "functions", "command", "approve"})
 PERSONAL |= {"image", "audio", "doc", "session"}
+PERSONAL |= {"address", "ship_media"}
 
+MOST_WORKERS = 1024
 LONGEST_CHUNK = 40.0  # seconds: the encoder's window, and the longest clip that the model card advises
 
 
@@ -36,6 +38,7 @@ class EngineName(StrEnum):
     """What runs the model."""
 
     LOCAL = "local"
+    RAY = "ray"
     ECHO = "echo"
 
 
@@ -131,8 +134,23 @@ class EngineOptions:
         ),
     ] = None
     engine: Annotated[
-        EngineName, option("--engine", panel="Model", help="[b]local[/b] runs the model here; [b]echo[/b] needs none.")
+        EngineName,
+        option(
+            "--engine", panel="Model", help="[b]local[/b]: here; [b]ray[/b]: on a cluster; [b]echo[/b] needs no model."
+        ),
     ] = EngineName.LOCAL
+    address: Annotated[
+        str,
+        option("--address", panel="Cluster", help="Of the Ray cluster: [b]auto[/b], ray://HOST:PORT or HOST:PORT."),
+    ] = "auto"
+    workers: Annotated[
+        int | None,
+        option("--workers", panel="Cluster", help="Engines on the cluster.", show_default="one for each GPU, or node"),
+    ] = None
+    ship_media: Annotated[
+        bool,
+        option("--ship-media", panel="Cluster", help="Send files to the cluster, whose nodes do not see this disk."),
+    ] = False
     device: Annotated[
         str,
         option(
@@ -158,9 +176,13 @@ class EngineOptions:
     def __post_init__(self) -> None:
         self.adapters()
         self.rows()
+        if self.workers is not None and not 1 <= self.workers <= MOST_WORKERS:
+            raise UsageError(f"--workers is 1 to {MOST_WORKERS}, not {self.workers}")
 
     def open(self, listener: Listener) -> AbstractContextManager[Engine]:
         """The engine that these options choose, not yet loaded. Raises MissingError where its model cannot be had."""
+        if self.engine is EngineName.RAY:
+            return self._cluster(listener)
         return open_engine(
             self.engine,
             self.model,
@@ -180,6 +202,26 @@ class EngineOptions:
         names = ("engine", "model", "revision", "dtype", "quantize")
         adapters = {name: str(path) for name, path in self.adapters()}
         return {name: getattr(self, name) for name in names} | {"adapters": adapters}
+
+    def _cluster(self, listener: Listener) -> AbstractContextManager[Engine]:
+        from phi4mm_cli.engines.cluster import ClusterEngine
+
+        if self.device_map is not None:
+            raise UsageError("--device-map does not go with --engine ray", "Leave it out")
+        return ClusterEngine(
+            self.model,
+            self.revision,
+            self.adapters(),
+            listener,
+            address=self.address,
+            workers=self.workers,
+            ship_media=self.ship_media,
+            device=self.device,
+            dtype=self.dtype,
+            batch_size=self.rows(),
+            attention=self.attn,
+            quantize=self.quantize,
+        )
 
     def adapters(self) -> tuple[tuple[str, Path], ...]:
         """The adapters asked for, by name. Raises UsageError."""

@@ -112,6 +112,11 @@ class Request:
         """The pictures in the request, in order."""
         return tuple(part for message in self.messages for part in message.parts if isinstance(part, Picture))
 
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The files that the request is about, each once."""
+        return tuple(dict.fromkeys([part.source for part in self.clips] + [part.source for part in self.pictures]))
+
 
 # ---------------------------------------------------------------------------------------------- what is answered
 

@@ -1,4 +1,4 @@
-"""What a process of SeveralEngine does: it answers with a local engine what it is sent, until it is ended."""
+"""What a worker does: it answers with a local engine what it is sent, until it is ended; and a process that does so."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from threading import Thread
-from typing import Any
+from typing import Any, Protocol
 
 from phi4mm_cli.engines import Listener
 from phi4mm_cli.engines.local import LocalEngine
@@ -17,10 +17,23 @@ from phi4mm_cli.model.checkpoint import Checkpoint
 from phi4mm_cli.schema import Request
 
 
+class End(Protocol):
+    """The worker's end of the line to it."""
+
+    def send(self, message: tuple[str, Any], /) -> None:
+        """Raises OSError where nobody is there any more."""
+
+    def recv(self) -> tuple[str, Any]:
+        """The next message, once there is one. Raises EOFError where nobody is there any more."""
+
+    def poll(self) -> bool:
+        """Whether there is one now."""
+
+
 class _Told(Listener):
     """Passes on what the engine says."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: End) -> None:
         self._connection = connection
 
     def loaded(self, done: int, total: int) -> None:
@@ -34,16 +47,23 @@ class _Told(Listener):
 
 
 def serve(connection: Connection, checkpoint: Checkpoint, settings: dict[str, Any], beside: int) -> None:
-    """Answer batches and streams that come through `connection`; `beside` engines share the CPU.
-
-    It is said how the engine runs with the outcomes of each batch. An error that is no request's own is sent too.
-    """
+    """Be a process that answers what comes through `connection`; `beside` engines share the CPU."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends this one
     Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
     torch.set_num_threads(max(1, torch.get_num_threads() // beside))
-    with suppress(EOFError, OSError), LocalEngine(checkpoint, listener=_Told(connection), **settings) as engine:
+    with suppress(EOFError, OSError):
+        answer(connection, checkpoint, settings)
+
+
+def answer(connection: End, checkpoint: Checkpoint, settings: dict[str, Any]) -> None:
+    """Answer batches and streams that come through `connection`, until there are no more.
+
+    It is said how the engine runs with the outcomes of each batch. An error that is no request's own is sent too.
+    Raises EOFError, OSError.
+    """
+    with LocalEngine(checkpoint, listener=_Told(connection), **settings) as engine:
         while True:
             kind, content = connection.recv()
             try:
@@ -55,7 +75,7 @@ def serve(connection: Connection, checkpoint: Checkpoint, settings: dict[str, An
                 connection.send(("failed", error))
 
 
-def _answer(engine: LocalEngine, connection: Connection, batch: list[Request]) -> None:
+def _answer(engine: LocalEngine, connection: End, batch: list[Request]) -> None:
     for request in batch:
         engine.submit(request)
     outcomes = []
@@ -64,7 +84,7 @@ def _answer(engine: LocalEngine, connection: Connection, batch: list[Request]) -
     connection.send(("outcomes", (outcomes, engine.info, engine.rows)))
 
 
-def _stream(engine: LocalEngine, connection: Connection, request: Request) -> None:
+def _stream(engine: LocalEngine, connection: End, request: Request) -> None:
     answer: object = None
     with closing(engine.stream(request)) as pieces:
         try:

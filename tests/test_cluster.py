@@ -1,0 +1,174 @@
+"""Batches over a Ray cluster: the answers of a local run, whatever becomes of an actor, its node or the files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from conftest import Phi4mm
+from test_local_engine import ASK, SENTENCES, Outcome, answers, request, saved
+from test_memory import Heard
+
+from phi4mm_cli.engines import Silence
+from phi4mm_cli.engines.local import LocalEngine
+from phi4mm_cli.errors import MissingError, Phi4Error, RequestError, UsageError
+from phi4mm_cli.model.checkpoint import resolve
+from phi4mm_cli.options import DeviceMapName, EngineName, EngineOptions
+
+ray = pytest.importorskip("ray")
+
+
+VARIABLES = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_memory_monitor_refresh_ms": "0"}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cluster of this machine alone: two CPUs to give."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in VARIABLES.items():
+            patch.setenv(name, value)
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
+        yield
+        ray.shutdown()
+
+
+def actors() -> list[psutil.Process]:
+    """The processes that have a local engine."""
+    found = psutil.Process().children(recursive=True)
+    return [process for process in found if process.name().startswith("ray::Actor")]
+
+
+def test_what_cannot_be() -> None:
+    """Before any cluster is connected to."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        nobody = f"127.0.0.1:{taken.getsockname()[1]}"
+        wrong: list[tuple[dict[str, Any], type[Phi4Error], str]] = [
+            ({"address": f"ray://{nobody}"}, MissingError, f"nothing answers at ray://{nobody}: "),
+            ({"address": nobody}, MissingError, f"nothing answers at {nobody}: "),
+            ({"address": "somewhere"}, UsageError, "--address is auto, ray://HOST:PORT or HOST:PORT, not 'somewhere'"),
+            ({"device": "cuda:1"}, UsageError, "--device cuda:1 does not go with --engine ray"),
+            ({"device_map": DeviceMapName.AUTO}, UsageError, "--device-map does not go with --engine ray"),
+            ({"workers": 0}, UsageError, "--workers is 1 to 1024, not 0"),
+        ]
+        for settings, kind, message in wrong:
+            with pytest.raises(kind, match="^" + re.escape(message)):
+                EngineOptions(model="demo", engine=EngineName.RAY, **settings).open(Silence()).__enter__()
+
+
+def test_a_run_on_two_actors(cluster: None, tmp_path: Path) -> None:
+    """One of them is killed while it has requests in hand. A file that is gone is an error of its own."""
+    clips = [saved(tmp_path / f"{i}.wav", SENTENCES[i % 5], SENTENCES[i % 3]) for i in range(10)]
+    asked = [request(clip, ASK) for clip in clips]
+    missing = request(saved(tmp_path / "lost.wav", SENTENCES[0]), ASK)
+    (tmp_path / "lost.wav").unlink()
+    with LocalEngine(resolve("demo"), device="cpu") as engine:
+        expected = answers(engine, *asked)
+    heard = Heard()
+    options = EngineOptions(model="demo", engine=EngineName.RAY, workers=2, batch_size="2")
+    with options.open(heard) as engine:
+        assert (engine.info.engine, engine.room()) == ("ray", 16)
+        for one in (missing, *asked):
+            engine.submit(one)
+        found: dict[str, Outcome] = {}
+        while not all(worker.in_hand for worker in engine._workers):  # type: ignore[attr-defined]
+            found.update(engine.poll(0.1))
+        assert len(actors()) == 2
+        actors()[0].kill()
+        while outcomes := engine.poll():
+            assert not found.keys() & dict(outcomes).keys()
+            found.update(outcomes)
+        assert (engine.info.engine, engine.info.device, engine.info.dtype) == ("ray", "cpu", "float32")
+        stream, pieces = engine.stream(asked[0]), []
+        with pytest.raises(StopIteration) as end:
+            while True:
+                pieces.append(next(stream))
+        assert end.value.value == expected[asked[0].key]
+        assert "".join(pieces) == end.value.value.text
+    failure = found.pop(missing.key)
+    assert isinstance(failure, RequestError)
+    assert f"{tmp_path / 'lost.wav'} is not on {socket.gethostname()}" in failure.message
+    assert found == expected
+    assert [note.split(":")[1] for note in heard.notes] == [" its process ended; others take what it had in hand"]
+    assert heard.bytes[-1][0] == heard.bytes[-1][1]
+    assert not psutil.wait_procs(actors(), timeout=20)[1]
+
+
+def test_files_that_nodes_cannot_see_are_sent(cluster: None, tmp_path: Path) -> None:
+    """What is at their paths on the node is not looked at: here the files are gone by then, but for their bytes."""
+    clips = [saved(tmp_path / f"{i}.wav", SENTENCES[i]) for i in range(2)]
+    asked = [request(clip, ASK) for clip in clips]
+    beyond = request(saved(tmp_path / "beyond.wav", SENTENCES[0]), ASK)
+    with LocalEngine(resolve("demo"), device="cpu") as engine:
+        expected = answers(engine, *asked)
+    before = set(Path(os.environ.get("TMPDIR", "/tmp")).glob("phi4mm-*"))
+    with EngineOptions(model="demo", engine=EngineName.RAY, workers=1, ship_media=True).open(Heard()) as engine:
+        for one in asked:
+            engine._parcels([one])  # type: ignore[attr-defined]
+            Path(one.clips[0].source.path).unlink()
+        Path(beyond.clips[0].source.path).unlink()
+        for one in (*asked, beyond):
+            engine.submit(one)
+        found: dict[str, Outcome] = {}
+        while outcomes := engine.poll():
+            found.update(outcomes)
+    failure = found.pop(beyond.key)
+    assert isinstance(failure, RequestError)
+    assert failure.message == f"{tmp_path / 'beyond.wav'} could not be read when it was to be sent"
+    assert found == expected
+    assert set(Path(os.environ.get("TMPDIR", "/tmp")).glob("phi4mm-*")) == before
+
+
+@pytest.mark.slow
+def test_a_node_that_goes_down_loses_nothing_and_doubles_nothing(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    """Three nodes transcribe a directory, and one of them is killed when the first results are there."""
+    from ray.cluster_utils import Cluster
+
+    clips, out = tmp_path / "clips", tmp_path / "out"
+    clips.mkdir()
+    for i in range(36):
+        saved(clips / f"{i:02}.wav", SENTENCES[i % 5], SENTENCES[i % 3])
+    ask = ("transcribe", clips, "-m", "demo", "--json", "--no-vad")
+    local = phi4mm(*ask, "-o", tmp_path / "local", "--device", "cpu")
+    assert local.returncode == 0
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in VARIABLES.items():
+            patch.setenv(name, value)
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
+        nodes = [cluster.add_node(num_cpus=1, object_store_memory=100 << 20) for _ in range(2)]
+        arguments = [*ask, "-o", out, "--engine", "ray", "--address", cluster.address, "--batch-size", 2]
+        run = subprocess.Popen(
+            [sys.executable, "-m", "phi4mm_cli", *map(str, arguments)], stderr=subprocess.PIPE, encoding="utf-8"
+        )
+        try:
+            while not len([*out.glob("*.json")]):
+                assert run.poll() is None
+                time.sleep(0.05)
+            [raylet] = nodes[0].all_processes["raylet"]
+            on_node = [child for child in psutil.Process(raylet.process.pid).children() if "Actor" in child.name()]
+            assert on_node
+            cluster.remove_node(nodes[0], allow_graceful=False)
+            _, said = run.communicate(timeout=150)
+        finally:
+            run.kill()
+            cluster.shutdown()
+    assert run.returncode == 0, said
+    assert "others take what it had in hand" in said
+    assert results(out) == results(tmp_path / "local")
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """What the files say, but for how it came about."""
+    found = {path.name: json.loads(path.read_text()) for path in folder.glob("*.json")}
+    assert len(found) == 36
+    return {name: {**content, "model": None, "timings": None} for name, content in found.items()}
