@@ -14,7 +14,7 @@ from phi4mm_cli.errors import InputError, StorageError
 from phi4mm_cli.files import Work
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.journal import NoJournal
-from phi4mm_cli.outputs import Body, Document, Summary, Timings
+from phi4mm_cli.outputs import Body, Document, Summary, Timings, remarked
 from phi4mm_cli.report import Live, Loading, Report, display
 from phi4mm_cli.schema import ModelInfo, Request, Result
 from phi4mm_cli.task import Plan, Task
@@ -93,7 +93,7 @@ class Desk:
             options=self.task.options,
             timings=Timings(outcome.seconds),
             usage=outcome.usage,
-            body=outcome.value,
+            body=remarked(outcome.value, outcome.remarks),
             sources=tuple(file.label for file in work.inputs) if len(work.inputs) > 1 else None,
         )
         self.journal.keep(work, document)

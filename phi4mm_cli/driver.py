@@ -15,7 +15,7 @@ from phi4mm_cli.engines import Engine
 from phi4mm_cli.errors import RequestError
 from phi4mm_cli.flow import Flow, Gather, close
 from phi4mm_cli.outputs import Usage
-from phi4mm_cli.schema import Request, Result
+from phi4mm_cli.schema import Remark, Request, Result
 
 T = TypeVar("T")
 
@@ -38,6 +38,7 @@ class Outcome(Generic[T]):
     job: Job[T]
     seconds: float
     usage: Usage
+    remarks: tuple[Remark, ...] = ()  # of the engine, each once
     value: T | None = None
     error: Exception | None = None
 
@@ -58,6 +59,7 @@ class _OpenFlow(Generic[T]):
     pending: dict[str, Request] = field(default_factory=dict)  # those that are not answered yet, by key
     answers: dict[str, Result] = field(default_factory=dict)
     usage: Usage = field(default_factory=lambda: Usage(0, 0, 0))  # so far, in all rounds
+    remarks: dict[Remark, None] = field(default_factory=dict)  # so far, in order
     inbox: deque[str] = field(default_factory=deque)  # keys of the answers that a Gather has not been given yet
     told: int = 0  # how many of the Gather's values `on_part` has or will have
     exhausted: bool = True  # the round has no more requests
@@ -202,6 +204,7 @@ class _Driver(Generic[T]):
             usage.prompt_tokens + result.prompt_tokens,
             usage.completion_tokens + len(result.tokens),
         )
+        opened.remarks |= dict.fromkeys(result.remarks)
         if isinstance(opened.round, Gather):
             opened.inbox.append(key)
         if self._on_result is not None:
@@ -279,7 +282,8 @@ class _Driver(Generic[T]):
         except Cancelled:
             opened.exhausted = True
         except StopIteration as end:
-            outcome = Outcome(opened.job, time.monotonic() - opened.started, opened.usage, value=end.value)
+            seconds, remarks = time.monotonic() - opened.started, tuple(opened.remarks)
+            outcome = Outcome(opened.job, seconds, opened.usage, remarks, value=end.value)
         except Exception as error:  # noqa: BLE001 - a bug met in one flow is that flow's failure, not the run's
             outcome = Outcome(opened.job, time.monotonic() - opened.started, opened.usage, error=error)
             if opened.flow is not None:

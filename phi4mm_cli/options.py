@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, is_dataclass
@@ -31,6 +32,10 @@ PERSONAL |= {"image", "audio", "doc", "session"}
 PERSONAL |= {"address", "ship_media"}
 
 MOST_WORKERS = 1024
+PERSONAL |= {"url", "served"}
+
+MOST_CONCURRENCY = 1024
+LONGEST_TIMEOUT = 86400.0  # seconds
 LONGEST_CHUNK = 40.0  # seconds: the encoder's window, and the longest clip that the model card advises
 
 
@@ -39,6 +44,7 @@ class EngineName(StrEnum):
 
     LOCAL = "local"
     RAY = "ray"
+    OPENAI = "openai"
     ECHO = "echo"
 
 
@@ -136,9 +142,29 @@ class EngineOptions:
     engine: Annotated[
         EngineName,
         option(
-            "--engine", panel="Model", help="[b]local[/b]: here; [b]ray[/b]: on a cluster; [b]echo[/b] needs no model."
+            "--engine",
+            panel="Model",
+            help="[b]local[/b]: here; [b]openai[/b]: a server; [b]ray[/b]: a cluster; [b]echo[/b] needs no model.",
         ),
     ] = EngineName.LOCAL
+    url: Annotated[
+        list[str] | None,
+        option(
+            "--url", panel="Server", help="Of a server for --engine openai: http://localhost:8000/v1; several share."
+        ),
+    ] = None
+    served: Annotated[
+        list[str] | None,
+        option(
+            "--served",
+            panel="Server",
+            metavar="SKILL=NAME",
+            help="What a server calls its [b]speech[/b] or [b]vision[/b] adapter.",
+            show_default="its list tells",
+        ),
+    ] = None
+    concurrency: Annotated[int, option("--concurrency", panel="Server", help="Requests that are in flight.")] = 16
+    timeout: Annotated[float, option("--timeout", panel="Server", help="Most seconds for one answer.")] = 600.0
     address: Annotated[
         str,
         option("--address", panel="Cluster", help="Of the Ray cluster: [b]auto[/b], ray://HOST:PORT or HOST:PORT."),
@@ -178,11 +204,17 @@ class EngineOptions:
         self.rows()
         if self.workers is not None and not 1 <= self.workers <= MOST_WORKERS:
             raise UsageError(f"--workers is 1 to {MOST_WORKERS}, not {self.workers}")
+        if not 1 <= self.concurrency <= MOST_CONCURRENCY:
+            raise UsageError(f"--concurrency is 1 to {MOST_CONCURRENCY}, not {self.concurrency}")
+        if not 0 < self.timeout <= LONGEST_TIMEOUT:
+            raise UsageError(f"--timeout is more than 0 and at most {LONGEST_TIMEOUT:g} seconds, not {self.timeout:g}")
 
     def open(self, listener: Listener) -> AbstractContextManager[Engine]:
         """The engine that these options choose, not yet loaded. Raises MissingError where its model cannot be had."""
         if self.engine is EngineName.RAY:
             return self._cluster(listener)
+        if self.engine is EngineName.OPENAI:
+            return self._openai(listener)
         return open_engine(
             self.engine,
             self.model,
@@ -199,7 +231,7 @@ class EngineOptions:
 
     def deciding(self) -> dict[str, Any]:
         """What was asked for of the model, as far as its answers depend on it, in JSON values."""
-        names = ("engine", "model", "revision", "dtype", "quantize")
+        names = ("engine", "model", "revision", "dtype", "quantize", "served")
         adapters = {name: str(path) for name, path in self.adapters()}
         return {name: getattr(self, name) for name in names} | {"adapters": adapters}
 
@@ -222,6 +254,17 @@ class EngineOptions:
             attention=self.attn,
             quantize=self.quantize,
         )
+
+    def _openai(self, listener: Listener) -> AbstractContextManager[Engine]:
+        from phi4mm_cli.engines.openai.catalogue import named
+        from phi4mm_cli.engines.openai.engine import OpenAIEngine
+
+        if not self.url:
+            raise UsageError("--engine openai needs --url", "As in --url http://localhost:8000/v1")
+        if self.adapter:
+            raise UsageError("--adapter is for --engine local", "A server loads its own; --served names them")
+        names, key = named(self.served or ()), os.environ.get("PHI4MM_API_KEY")
+        return OpenAIEngine(self.url, key, self.model, names, self.concurrency, self.timeout, listener)
 
     def adapters(self) -> tuple[tuple[str, Path], ...]:
         """The adapters asked for, by name. Raises UsageError."""

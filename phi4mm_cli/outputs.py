@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeVar
 
-from phi4mm_cli.schema import ModelInfo, Word, to_json
+from phi4mm_cli.schema import ModelInfo, Remark, Word, to_json
 
 SCHEMA_VERSION = 1
 
@@ -26,6 +26,8 @@ WarningCode = Literal[
     "unreadable_page",  # the page is damaged in its document
     "no_text",  # the page carries no text, and no other was asked for
     "unjoined_bands",  # a page was shown in overlapping bands, in which no common lines were found
+    "other_computation",  # the engine computes something else there than the model's own implementation
+    "ignored_setting",  # the engine does not know a setting that was asked for
 ]
 
 
@@ -40,6 +42,11 @@ class Warning:
     end: float | None = None  # seconds
     page: int | None = None  # counted from 1
     healed: bool = False  # it was so once; what stands in the result is another answer, which can be trusted
+
+    @property
+    def is_of_the_engine(self) -> bool:
+        """Whether it holds for all results alike; the engine itself says so once."""
+        return self.code in ("other_computation", "ignored_setting")
 
 
 Unit = Literal["seconds", "tokens", "pages"]
@@ -177,6 +184,15 @@ class Pages:
 
 
 Body = Transcript | Translation | Summary | Pages
+
+T = TypeVar("T", bound=Any)
+
+
+def remarked(body: T, remarks: Iterable[Remark]) -> T:
+    """`body` with what the engine had to say of its answers among the warnings."""
+    told = tuple(Warning(remark.code, remark.message, remark.advice) for remark in remarks)
+    return replace(body, warnings=(*body.warnings, *told)) if told else body
+
 
 WORD_TIMES = "word_timestamps"  # the option that has the words' own times written
 

@@ -43,13 +43,14 @@ class Report:
 
     def done(self, document: Document) -> None:
         """An input has its result."""
-        self.counted(sum(not warning.healed for warning in document.body.warnings))
+        warnings = [warning for warning in document.body.warnings if not warning.is_of_the_engine]
+        self.counted(sum(not warning.healed for warning in warnings))
         label, body = document.source, document.body
         if self._log.verbose:
             usage, seconds = document.usage, document.timings.total
             cost = f"{usage.calls} calls, {usage.prompt_tokens} + {usage.completion_tokens} tokens"
             console.say(f"{label}: {read_of(body)} in {seconds:.1f} s, {cost}")
-        for warning in body.warnings:
+        for warning in warnings:
             if self._log.verbose or not (warning.healed or self._log.quiet):
                 where = "" if warning.start is None else f" at {clock(warning.start)}"
                 where += "" if warning.page is None else f", page {warning.page}"

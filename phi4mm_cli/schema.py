@@ -137,22 +137,32 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
+class Remark:
+    """Where an engine did something else than was asked, or than the model's own implementation does."""
+
+    code: Literal["other_computation", "ignored_setting"]
+    message: str
+    advice: str  # what avoids it
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """The model's answer to one request."""
 
     text: str
-    tokens: tuple[int, ...]  # without the end-of-text token
+    tokens: tuple[int, ...]  # without the end-of-text token; -1 each where a server tells only how many
     finish: Finish
     prompt_tokens: int
     words: tuple[Word, ...] | None = None  # of a transcript, timed from the clip's start; None: not asked, or not known
     quoted: tuple[int, ...] | None = (
         None  # where the text has the letters of <|tool_call|>, and no such token was given
     )
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def reply(self) -> Reply:
         """The answer as a part of the conversation that goes on."""
-        return Reply(self.text, self.tokens)
+        return Reply(self.text, () if -1 in self.tokens else self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +177,7 @@ class ModelInfo:
     attention: str | None = None  # the kernel: flash, sdpa or eager
     quantize: str | None = None  # int8 or int4, of the decoder's linear layers
     adapters: Mapping[str, str] | None = None  # folders, by name, of those that are not the model's own
+    server: str | None = None  # host and port of whom was asked
 
 
 @dataclass(frozen=True, slots=True)

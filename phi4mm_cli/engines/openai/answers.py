@@ -1,0 +1,115 @@
+"""Answers of servers in phi4mm's terms, whole or from the events of a stream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from phi4mm_cli.prompt import END
+from phi4mm_cli.schema import Finish, Result
+
+Json = dict[str, Any]
+
+_END_TOKENS = (END, "<|endoftext|>")
+MOST_TOKENS = 131072  # that a server may say it has counted
+
+
+class MalformedError(Exception):
+    """An answer that is not what the protocol has."""
+
+
+class Answer:
+    """Takes in an answer, whole or piece by piece."""
+
+    def __init__(self, budget: int, counts_end: bool) -> None:
+        """`counts_end` tells whether the end token is one of those that the server counts and tells."""
+        self._budget, self._counts_end = budget, counts_end
+        self._text: list[str] = []
+        self._tokens: list[int] = []
+        self._usage: Json = {}
+        self.finish: str | None = None
+
+    def take(self, sent: Json) -> str:
+        """A whole answer, or one event of a stream; returns the text that is in it. Raises MalformedError."""
+        usage, choices = sent.get("usage"), sent.get("choices")
+        if isinstance(usage, dict):
+            self._usage = usage
+        if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+            raise MalformedError("there are no choices in it")
+        text = ""
+        for choice in choices[:1]:
+            message = choice.get("message") or choice.get("delta") or {}
+            text = "" if (piece := _text_of(message)) in _END_TOKENS else piece
+            self.finish = choice.get("finish_reason") or self.finish
+            tokens = choice.get("token_ids")
+            self._tokens += [token for token in tokens if isinstance(token, int)] if isinstance(tokens, list) else []
+        self._text.append(text)
+        return text
+
+    def result(self) -> Result:
+        """The answer in phi4mm's terms; token ids that the server does not tell are -1. Raises MalformedError."""
+        if self.finish == "content_filter":
+            raise MalformedError("the server withholds the answer")
+        text = "".join(self._text).strip()
+        for end in _END_TOKENS:
+            text = text.removesuffix(end).rstrip()
+        counted = self._count("completion_tokens")
+        finish: Finish = "stop"
+        if self.finish == "length":
+            finish = "context" if counted is not None and counted < self._budget else "length"
+        tokens = tuple(self._tokens) or (-1,) * (counted or 0)
+        return Result(
+            text=text,
+            tokens=tokens[:-1] if finish == "stop" and self._counts_end else tokens,
+            finish=finish,
+            prompt_tokens=self._count("prompt_tokens") or 0,
+        )
+
+    def _count(self, name: str) -> int | None:
+        value = self._usage.get(name)
+        return min(value, MOST_TOKENS) if isinstance(value, int) and value >= 0 else None
+
+
+def _text_of(message: Any) -> str:
+    """The text of a message or of what is added to one."""
+    if not isinstance(message, dict):
+        raise MalformedError("a choice has no message")
+    content = message.get("content") or ""
+    if isinstance(content, list):
+        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    if not isinstance(content, str):
+        raise MalformedError("its content is no text")
+    return content
+
+
+def parsed(text: bytes | str) -> Json:
+    """A JSON object. Raises MalformedError."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise MalformedError("it is not JSON") from None
+    if not isinstance(value, dict):
+        raise MalformedError("it is no JSON object")
+    return value
+
+
+class Shown:
+    """Hands over the text of a stream so that the pieces together are the result's text."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        self._show = show
+        self._shown = self._held = ""
+
+    def add(self, text: str) -> None:
+        """White space at the start is none of the answer's, and any other only when text follows it."""
+        self._held += text
+        piece = (self._held if self._shown else self._held.lstrip()).rstrip()
+        if piece:
+            self._show(piece)
+            self._shown, self._held = self._shown + piece, self._held[len(self._held.rstrip()) :]
+
+    def end(self, text: str) -> None:
+        """What of the result's text has not been handed over yet."""
+        if len(text) > len(self._shown):
+            self._show(text[len(self._shown) :])
