@@ -91,7 +91,8 @@ class Exchanges:
         """How many tokens `text` is, where a server of a known family tells; else more than it will be."""
         for server in self._servers.all:
             if self._counts_tokens and server.served and server.served.family is not Family.OTHER:
-                asked = {"model": server.served.base, "prompt": wire.neutral(text), "add_special_tokens": False}
+                prompt = text if server.served.family is Family.PHI4MM else wire.neutral(text)
+                asked = {"model": server.served.base, "prompt": prompt, "add_special_tokens": False}
                 try:
                     reply = await self._transport.post(f"{server.url.removesuffix('/v1')}/tokenize", _dumped(asked))
                     if reply.ok and isinstance(count := parsed(reply.body).get("count"), int):

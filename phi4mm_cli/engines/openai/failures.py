@@ -22,7 +22,7 @@ Patience = Literal[
     "down",  # the server is gone, and it is not the request's fault
 ]
 
-_CONTEXT = ("context length", "context window", "max_model_len", "maximum context")
+_CONTEXT = ("context length", "context window", "max_model_len", "maximum context", "tokens long")
 _NO_MEDIA = ("not a multimodal model", "support image", "support audio", "unsupported content", "unknown part type")
 _RUN = re.compile(r"[A-Za-z0-9+/=_\-]{60,}")  # what may be base64
 _START_AGAIN = "Start it again and repeat the command"
@@ -41,7 +41,7 @@ class SetbackError(Exception):
     @property
     def too_long(self) -> bool:
         """Whether the prompt, or the answer that was asked for with it, is longer than the context."""
-        return self.patience == "none" and any(sign in self.words.lower() for sign in _CONTEXT)
+        return self.patience == "none" and _is_of_length(self.words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Speaker:
 
     def _request_error(self, status: int, words: str, said: str) -> Phi4Error:
         low = words.lower()
-        if any(sign in low for sign in _CONTEXT):
+        if _is_of_length(words):
             advice = "Use a shorter clip or text, or fewer or smaller pictures, or serve the model with more context"
             return RequestError(f"the prompt is too long for {self.name}: {words}", advice)
         if "maximum allowed duration" in low:
@@ -134,6 +134,10 @@ class Speaker:
         said = _RUN.sub("…", said.partition("data={")[0])
         line = " ".join("".join(c if c.isprintable() else " " for c in said).split()).rstrip(". ")
         return line if len(line) <= MOST_WORDS else line[: MOST_WORDS - 1] + "…"
+
+
+def _is_of_length(words: str) -> bool:
+    return any(sign in words.lower() for sign in _CONTEXT)
 
 
 def _said(value: object) -> str:
