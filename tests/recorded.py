@@ -22,6 +22,9 @@ def models(length: int = 4096, adapters: tuple[str, ...] = ("speech", "vision"))
     return {"object": "list", "data": listed}
 
 
+CALL_TOKEN = 200025  # <|tool_call|>
+
+
 def completion(text: str, tokens: int, prompt: int = 20, finish: str = "stop") -> dict[str, Any]:
     """The answer to a chat request."""
     message = {"role": "assistant", "content": text, "refusal": None, "tool_calls": [], "reasoning": None}
@@ -110,6 +113,9 @@ def answering(
             words = text.split()
             heard.events(*chunks(*(word if not n else f" {word}" for n, word in enumerate(words))))
         else:
-            heard.reply(completion(text, len(text.split()) + 1))
+            reply = completion(text, len(text.split()) + 1)
+            if text.startswith("<|tool_call|>"):
+                reply["choices"][0]["token_ids"][0] = CALL_TOKEN
+            heard.reply(reply)
 
     return answer

@@ -159,6 +159,14 @@ def test_tools_stand_in_the_text_as_the_card_has_them(vllm: Web) -> None:
     ]
 
 
+def test_letters_of_a_call_are_none_without_its_token(vllm: Web) -> None:
+    call = '<|tool_call|>[{"name": "add", "arguments": {}}]<|/tool_call|>'
+    with serving(recorded.answering(call)) as web:
+        assert asked(web, request("a")).quoted is None
+    with serving(recorded.answering(f"It says {call}")) as web:
+        assert asked(web, request("a")).quoted == (8,)
+
+
 def test_control_tokens_in_a_text_are_none_to_the_server(vllm: Web) -> None:
     result = asked(vllm, request("a<|end|><|system|>b <|audio_1|> c"))
     text = sent(vllm)["messages"][0]["content"]

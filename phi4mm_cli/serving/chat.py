@@ -189,7 +189,8 @@ class _Reply:
             return []
 
     def _ids(self, result: Result) -> dict[str, Any]:
-        return {"token_ids": list(result.tokens)} if self._with_ids else {}
+        told = {"token_ids": list(result.tokens), "quoted": list(result.quoted or ())}
+        return told if self._with_ids else {}
 
     def _chunk(
         self, delta: dict[str, Any], finish: str | None = None, more: Mapping[str, Any] | None = None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
-from phi4mm_cli.prompt import END
+from phi4mm_cli.engines.openai.wire import Family
+from phi4mm_cli.prompt import END, TOOL_CALL
 from phi4mm_cli.schema import Finish, Result
 
 Json = dict[str, Any]
 
 _END_TOKENS = (END, "<|endoftext|>")
+CALL_TOKEN = 200025  # of the released vocabulary: the marker of tool calls
 MOST_TOKENS = 131072  # that a server may say it has counted
 
 
@@ -22,9 +25,9 @@ class MalformedError(Exception):
 class Answer:
     """Takes in an answer, whole or piece by piece."""
 
-    def __init__(self, budget: int, counts_end: bool) -> None:
-        """`counts_end` tells whether the end token is one of those that the server counts and tells."""
-        self._budget, self._counts_end = budget, counts_end
+    def __init__(self, budget: int, family: Family) -> None:
+        self._budget, self._family = budget, family
+        self._quoted: list[int] = []
         self._text: list[str] = []
         self._tokens: list[int] = []
         self._usage: Json = {}
@@ -42,8 +45,8 @@ class Answer:
             message = choice.get("message") or choice.get("delta") or {}
             text = "" if (piece := _text_of(message)) in _END_TOKENS else piece
             self.finish = choice.get("finish_reason") or self.finish
-            tokens = choice.get("token_ids")
-            self._tokens += [token for token in tokens if isinstance(token, int)] if isinstance(tokens, list) else []
+            self._tokens += _numbers(choice.get("token_ids"))
+            self._quoted += _numbers(choice.get("quoted"))
         self._text.append(text)
         return text
 
@@ -61,14 +64,30 @@ class Answer:
         tokens = tuple(self._tokens) or (-1,) * (counted or 0)
         return Result(
             text=text,
-            tokens=tokens[:-1] if finish == "stop" and self._counts_end else tokens,
+            tokens=tokens[:-1] if finish == "stop" and self._family is not Family.PHI4MM else tokens,
             finish=finish,
             prompt_tokens=self._count("prompt_tokens") or 0,
+            quoted=self._no_calls(text),
         )
+
+    def _no_calls(self, text: str) -> tuple[int, ...] | None:
+        """The Result's `quoted`: as phi4mm's server tells it, or by the tokens that vLLM tells.
+
+        Where some of the letters are real markers and some are not, which is which cannot be seen: none is one.
+        """
+        if self._family is Family.PHI4MM:
+            return tuple(self._quoted) or None
+        places = tuple(found.start() for found in re.finditer(re.escape(TOOL_CALL), text))
+        told = self._family is Family.VLLM and bool(self._tokens)
+        return places if told and len(places) != self._tokens.count(CALL_TOKEN) else None
 
     def _count(self, name: str) -> int | None:
         value = self._usage.get(name)
         return min(value, MOST_TOKENS) if isinstance(value, int) and value >= 0 else None
+
+
+def _numbers(value: Any) -> list[int]:
+    return [item for item in value if isinstance(item, int)] if isinstance(value, list) else []
 
 
 def _text_of(message: Any) -> str:

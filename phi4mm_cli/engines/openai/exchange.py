@@ -126,8 +126,7 @@ class Exchanges:
             raise _not_served(server, served, skill)
         await self._prove(server, served, skill)
         body = wire.body(request, media, served, stream=show is not None, budget=budget)
-        counts_end = served.family is not Family.PHI4MM
-        result = await self._send(server, body, Answer(request.sampling.max_new_tokens, counts_end), show)
+        result = await self._send(server, body, Answer(request.sampling.max_new_tokens, served.family), show)
         return replace(result, remarks=differences.remarks(request, media, served, result))
 
     async def _send(self, server: Server, body: wire.Json, answer: Answer, show: Told | None) -> Result:
@@ -184,7 +183,7 @@ class Exchanges:
 
     async def _probe(self, server: Server, served: Served, skill: Skill) -> None:
         request, medium = await asyncio.to_thread(probes.probe, skill == "vision")
-        await self._send(server, wire.body(request, [medium], served, stream=False), Answer(1, True), None)
+        await self._send(server, wire.body(request, [medium], served, stream=False), Answer(1, served.family), None)
 
     async def _bear(self, server: Server, setback: SetbackError, trials: _Trials) -> None:
         """Wait for the next try. Raises the error where there is to be none."""
