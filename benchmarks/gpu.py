@@ -41,8 +41,9 @@ from transformers import BitsAndBytesConfig, Phi4MultimodalForCausalLM
 
 from phi4mm_cli.model.adapters import switch_adapter
 from phi4mm_cli.model.checkpoint import resolve
+from phi4mm_cli.model.composing import Prompt, compose
 from phi4mm_cli.model.features import log_mel
-from phi4mm_cli.model.generate import Prompt, compose, generate
+from phi4mm_cli.model.generate import generate
 from phi4mm_cli.model.loading import Model, assemble, open_contents
 from phi4mm_cli.model.tokenizer import read_tokenizer
 from phi4mm_cli.model.vocabulary import AUDIO_TOKEN, IMAGE_TOKEN

@@ -43,7 +43,7 @@ from phi4mm_cli.demo.world.noises import wave
 from phi4mm_cli.hearing import Answer
 from phi4mm_cli.media import audio, speech
 from phi4mm_cli.media.speech import Chunk
-from phi4mm_cli.model import adapters, align, generate
+from phi4mm_cli.model import adapters, align, composing, generate
 from phi4mm_cli.model.align import Answered
 from phi4mm_cli.model.checkpoint import resolve
 from phi4mm_cli.model.features import log_mel
@@ -122,7 +122,7 @@ def listen(model: Model, path: Path, longest: float) -> tuple[list[Heard], dict[
             clip = Clip(source, chunk.start, chunk.end)
             pieces = render((Message("user", (clip, PROMPT)),))
             sampling = Sampling(16 + round(10 * (chunk.end - chunk.start)))
-            prompts.append(generate.compose(model, pieces, [log_mel(*audio.read(clip))], sampling))
+            prompts.append(composing.compose(model, pieces, [log_mel(*audio.read(clip))], sampling))
     took, heard = {"answers": 0.0, "settled": 0.0}, []
     for first in range(0, len(prompts), BATCH):
         group, asked = chunks[first : first + BATCH], prompts[first : first + BATCH]
@@ -140,7 +140,7 @@ def listen(model: Model, path: Path, longest: float) -> tuple[list[Heard], dict[
 
 
 @torch.inference_mode()
-def answered(model: Model, prompt: generate.Prompt, embedded: Tensor, result: Result) -> Answered:
+def answered(model: Model, prompt: composing.Prompt, embedded: Tensor, result: Result) -> Answered:
     """The answer behind its prompt, as the engine has it."""
     tokens = torch.tensor(result.tokens, device=model.device)
     first = prompt.ids.index(model.audio_token)

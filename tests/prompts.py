@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from phi4mm_cli.model.generate import Prompt, compose
+from phi4mm_cli.model.composing import Prompt, compose
 from phi4mm_cli.model.loading import Model
 from phi4mm_cli.prompt import Marker, Piece
 from phi4mm_cli.schema import Clip, Picture, Sampling, Source

@@ -22,7 +22,8 @@ from phi4mm_cli.media.speech import Chunk, Region
 from phi4mm_cli.model import align
 from phi4mm_cli.model.align import Answered
 from phi4mm_cli.model.checkpoint import resolve
-from phi4mm_cli.model.generate import Prompt, compose, generate
+from phi4mm_cli.model.composing import Prompt, compose
+from phi4mm_cli.model.generate import generate
 from phi4mm_cli.model.loading import Model, load
 from phi4mm_cli.prompt import render
 from phi4mm_cli.schema import Clip, Message, Part, Request, Result, Sampling, Source, Word

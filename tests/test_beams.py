@@ -11,7 +11,7 @@ from prompts import prompt, transformers_tokens
 from tiny_model import SWITCH
 
 from phi4mm_cli.model import generate
-from phi4mm_cli.model.generate import Prompt, rope_side
+from phi4mm_cli.model.composing import Prompt, rope_side
 from phi4mm_cli.model.loading import Model
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from phi4mm_cli.errors import MissingError, RequestError
 from phi4mm_cli.model import generate
 from phi4mm_cli.model.checkpoint import resolve
+from phi4mm_cli.model.composing import Prompt, compose, rope_side
 from phi4mm_cli.model.encoder import embed_audio
-from phi4mm_cli.model.generate import Prompt, compose, rope_side
 from phi4mm_cli.model.loading import Model, load
 from phi4mm_cli.model.pixels import pixels
 from phi4mm_cli.prompt import Marker

@@ -18,7 +18,7 @@ from phi4mm_cli import attaching, structured, texts
 from phi4mm_cli.asking import Asking
 from phi4mm_cli.chat import Conversation, Instructed, Turn, session
 from phi4mm_cli.chat.talking import Acting, Talker
-from phi4mm_cli.model.generate import compose
+from phi4mm_cli.model.composing import compose
 from phi4mm_cli.model.loading import Model
 from phi4mm_cli.options import LogOptions, SamplingOptions
 from phi4mm_cli.prompt import render

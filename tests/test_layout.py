@@ -18,10 +18,11 @@ from phi4mm_cli.demo.voice import speak
 from phi4mm_cli.errors import MissingError
 from phi4mm_cli.model.adapters import switch_adapter
 from phi4mm_cli.model.checkpoint import DEMO_FOLDER, resolve
+from phi4mm_cli.model.composing import Prompt, compose
 from phi4mm_cli.model.configs import native_config
 from phi4mm_cli.model.convert import write_native, write_original
 from phi4mm_cli.model.features import log_mel
-from phi4mm_cli.model.generate import Prompt, compose, generate
+from phi4mm_cli.model.generate import generate
 from phi4mm_cli.model.layout import lora_shapes, native_name, original_name
 from phi4mm_cli.model.loading import Model, load
 from phi4mm_cli.model.original import Contents, read_native, read_original

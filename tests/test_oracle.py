@@ -18,10 +18,11 @@ from torch import Tensor
 
 from phi4mm_cli.model.adapters import switch_adapter
 from phi4mm_cli.model.checkpoint import resolve
+from phi4mm_cli.model.composing import Prompt, compose
 from phi4mm_cli.model.convert import write_native
 from phi4mm_cli.model.encoder import embed_audio
 from phi4mm_cli.model.features import log_mel
-from phi4mm_cli.model.generate import Prompt, compose, generate
+from phi4mm_cli.model.generate import generate
 from phi4mm_cli.model.loading import Model, load
 from phi4mm_cli.model.pixels import Crops, pixels
 from phi4mm_cli.model.vision import embed_pictures

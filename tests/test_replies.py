@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from phi4mm_cli.engines.echo import EchoEngine
-from phi4mm_cli.model.generate import compose
+from phi4mm_cli.model.composing import compose
 from phi4mm_cli.model.loading import Model
 from phi4mm_cli.prompt import render, size
 from phi4mm_cli.schema import Message, Part, Reply, Request, Result, Sampling

@@ -16,7 +16,7 @@ from tiny_model import SWITCH
 from torch import Tensor
 
 from phi4mm_cli.model import generate
-from phi4mm_cli.model.generate import Prompt, compose, rope_side
+from phi4mm_cli.model.composing import Prompt, compose, rope_side
 from phi4mm_cli.model.loading import Model
 from phi4mm_cli.model.sampling import Chooser
 from phi4mm_cli.schema import Sampling

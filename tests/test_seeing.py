@@ -20,9 +20,9 @@ from phi4mm_cli.media import audio
 from phi4mm_cli.model import generate
 from phi4mm_cli.model.adapters import switch_adapter
 from phi4mm_cli.model.checkpoint import resolve
+from phi4mm_cli.model.composing import Prompt, compose
 from phi4mm_cli.model.encoder import embed_audio
 from phi4mm_cli.model.features import log_mel
-from phi4mm_cli.model.generate import Prompt, compose
 from phi4mm_cli.model.loading import Model, load
 from phi4mm_cli.model.pixels import pixels
 from phi4mm_cli.model.vision import embed_pictures

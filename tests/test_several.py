@@ -25,7 +25,7 @@ from phi4mm_cli.engines.local import LocalEngine
 from phi4mm_cli.engines.several import SeveralEngine
 from phi4mm_cli.errors import MissingError, Phi4Error, RequestError, UsageError
 from phi4mm_cli.model.checkpoint import Checkpoint, resolve
-from phi4mm_cli.schema import Request
+from phi4mm_cli.schema import Message, Request, Sampling
 
 
 def workers(process: psutil.Process | None = None) -> list[psutil.Process]:
@@ -173,6 +173,13 @@ def test_streams(tiny: Path) -> None:
         with pytest.raises(RequestError, match="tokens long"):
             next(several.stream(request("word " * 5000)))
         assert answers(several, asked) == expected  # type: ignore[arg-type]
+        reply = Message("assistant", (end.value.value.reply,))
+        further = Request((*asked.messages, reply, Message("user", ("g h",))), Sampling(20))
+        stream = several.stream(further)
+        with pytest.raises(StopIteration) as end:
+            while True:
+                next(stream)
+        assert {further.key: end.value.value} == answers(several, further)
 
 
 # ------------------------------------------------------------------------------------------------ the end of a run

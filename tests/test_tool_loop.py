@@ -190,7 +190,7 @@ def test_there_are_thirty_of_them() -> None:
 @pytest.mark.parametrize("raw", [False, True], ids=["in JSON", "raw"])
 def test_hostile_results_are_text_to_the_model(demo: Model, hostile: str, raw: bool) -> None:
     """The prompt's control tokens are those of the same conversation with a harmless result, and stand in one order."""
-    from phi4mm_cli.model.generate import compose
+    from phi4mm_cli.model.composing import compose
 
     def controls(result: str) -> list[int]:
         told = result if raw else carry_out(CALL, lambda: Returned(result, len(result))).content

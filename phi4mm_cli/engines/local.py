@@ -5,7 +5,7 @@ torch and transformers are imported, and the weights loaded, when the first answ
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -23,11 +23,11 @@ from phi4mm_cli.schema import Clip, ModelInfo, Picture, Profile, Request, Result
 if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
-    from torch import Tensor
 
-    from phi4mm_cli.model.generate import Prompt
+    from phi4mm_cli.model.composing import Prompt
+    from phi4mm_cli.model.encoding import Medium
+    from phi4mm_cli.model.kept import Kept
     from phi4mm_cli.model.loading import Model
-    from phi4mm_cli.model.pixels import Crops
 
 Outcome = Result | RequestError
 
@@ -65,6 +65,7 @@ class LocalEngine:
         self._waiting = Waiting()
         self._model: Model | None = None
         self._place = ""  # where it is
+        self._kept: Kept | None = None  # of what was streamed
 
     @property
     def info(self) -> ModelInfo:
@@ -120,12 +121,14 @@ class LocalEngine:
         """
         if not len(self._waiting):
             return []
+        from phi4mm_cli.model.encoding import read
+
         model = self._loaded()
         outcomes: list[tuple[str, Outcome]] = []
         groups: dict[str, dict[str, Prompt]] = {}
         for request in self._waiting.take(self.rows):
             try:
-                prompt, side = _compose(model, request)
+                prompt, side = _compose(model, request, read)
             except RequestError as error:
                 outcomes.append((request.key, error))
             else:
@@ -138,13 +141,32 @@ class LocalEngine:
     def stream(self, request: Request) -> Generator[str, None, Result]:
         """Answer one request now, yielding its text piece by piece. Raises RequestError.
 
-        Closing it ends the work and frees its memory. Other requests may be answered between its pieces.
+        Closing it ends the work. Other requests may be answered between its pieces. What was read and written is kept,
+        so that the next one reads only what it does not have in common with this one.
         """
+        pieces = self._pieces(request)
+        first: list[str] = []
+        try:
+            first.append(next(pieces))
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        except MemoryExhaustedError:
+            if not self._forget():
+                raise
+            pieces = self._pieces(request)
+        with closing(pieces):
+            yield from first
+            return (yield from pieces)
+
+    def _pieces(self, request: Request) -> Generator[str, None, Result]:
         from phi4mm_cli.model import generate
+        from phi4mm_cli.model.kept import Kept
 
         model = self._loaded()
-        prompt, _ = _compose(model, request)
-        with _within_memory("a single request"), closing(generate.stream(model, prompt)) as answer:
+        kept = self._kept = self._kept or Kept()
+        prompt, _ = _compose(model, request, kept.medium)
+        with _within_memory("a single request"), closing(generate.stream(model, prompt, kept)) as answer:
             while True:
                 _use_adapter(model, prompt)  # each time: another may have been at work meanwhile
                 try:
@@ -160,7 +182,7 @@ class LocalEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._model = None
+        self._model = self._kept = None
         self._waiting.clear()
 
     def _loaded(self) -> Model:
@@ -192,6 +214,10 @@ class LocalEngine:
         self._place = ",".join(map(str, dict.fromkeys([device, *(places or {}).values()])))
         return model
 
+    def _forget(self) -> bool:
+        """Make room in memory; False where nothing is kept."""
+        return self._kept is not None and self._kept.clear()
+
     def _devices(self) -> list[torch.device]:
         """Those that the model is on: the first, or all that are named where it is split."""
         import torch
@@ -210,27 +236,26 @@ class LocalEngine:
             with _within_memory("a single request"):
                 return [*generate.generate(model, prompts)]
         except MemoryExhaustedError as error:
-            if len(prompts) == 1:
+            forgotten = self._forget()
+            if not forgotten and len(prompts) == 1:
                 return [MemoryExhaustedError(error.message, error.advice)]  # without the attempt's frames and tensors
         # Here the error is gone, and with it the last references to those tensors.
+        if forgotten:
+            return self._answer(model, prompts)
         half = len(prompts) // 2
         self._batch_size = max(1, half)
         return self._answer(model, prompts[:half]) + self._answer(model, prompts[half:])
 
 
-def _compose(model: Model, request: Request) -> tuple[Prompt, str]:
+def _compose(model: Model, request: Request, read: Callable[[Clip | Picture], Medium]) -> tuple[Prompt, str]:
     """The prompt, its media read, and its rope side. Raises RequestError where media cannot be read or understood."""
-    from phi4mm_cli.model.generate import compose, rope_side
+    from phi4mm_cli.model.composing import compose, rope_side
 
     _require_adapter(model, request)
+    parts = [part for message in request.messages for part in message.parts]
     try:
         with _within_memory("a single request"):
-            media = [
-                _medium(part)
-                for message in request.messages
-                for part in message.parts
-                if isinstance(part, (Clip, Picture))
-            ]
+            media = [read(part) for part in parts if isinstance(part, (Clip, Picture))]
         prompt = compose(model, render(request.messages, request.tools), media, request.sampling)
         prompt = replace(prompt, word_times=request.word_times)
     except RequestError:
@@ -240,27 +265,10 @@ def _compose(model: Model, request: Request) -> tuple[Prompt, str]:
     return prompt, rope_side(model, prompt)
 
 
-def _medium(part: Clip | Picture) -> Tensor | Crops:
-    """The features of a clip, or the crops of a picture. Raises InputError."""
-    if isinstance(part, Clip):
-        from phi4mm_cli.media import audio
-        from phi4mm_cli.model.features import log_mel
-
-        return log_mel(*audio.read(part))
-    from phi4mm_cli.media import document
-    from phi4mm_cli.model.grid import MOST_CROPS
-    from phi4mm_cli.model.pixels import pixels
-
-    return pixels(document.read(part), part.most_crops or MOST_CROPS)
-
-
-def _adapter(asked: Request | Prompt) -> str | None:
-    """The adapter that the model was trained with on such prompts: vision for pictures, also where there is sound."""
-    return "vision" if asked.pictures else "speech" if asked.clips else None
-
-
 def _require_adapter(model: Model, request: Request) -> None:
-    name = _adapter(request)
+    from phi4mm_cli.model.composing import adapter_of
+
+    name = adapter_of(request)
     # A checkpoint without any adapter may hear with its own weights, as small ones do.
     if name is None or name in model.adapters or (name == "speech" and not model.adapters):
         return
@@ -272,8 +280,9 @@ def _require_adapter(model: Model, request: Request) -> None:
 def _use_adapter(model: Model, prompt: Prompt) -> None:
     if model.adapters:
         from phi4mm_cli.model.adapters import switch_adapter
+        from phi4mm_cli.model.composing import adapter_of
 
-        switch_adapter(model.network, _adapter(prompt))
+        switch_adapter(model.network, adapter_of(prompt))
 
 
 @contextmanager

@@ -24,7 +24,12 @@ WINDOW = 500  # encoder positions (40 s) that attend to each other; longer clips
 
 
 def embed_audio(module: Phi4MultimodalAudioEmbedding, clips: Sequence[Tensor], projection: Projection) -> list[Tensor]:
-    """Prompt embeddings of log-mel `clips` of shape (frames, 80): one (ceil(frames / 8), hidden size) for each.
+    """Prompt embeddings of log-mel `clips` of shape (frames, 80): one (ceil(frames / 8), hidden size) for each."""
+    return [project(module, encoded, projection) for encoded in encode(module.encoder, clips)]
+
+
+def project(module: Phi4MultimodalAudioEmbedding, encoded: Tensor, projection: Projection) -> Tensor:
+    """Prompt embeddings (positions, hidden size) of what the encoder has made of a clip.
 
     `projection` is "vision" in a prompt that also has images, else "speech".
     """
@@ -32,7 +37,8 @@ def embed_audio(module: Phi4MultimodalAudioEmbedding, clips: Sequence[Tensor], p
         up, down = module.up_proj_for_speech, module.down_proj_for_speech
     else:
         up, down = module.up_proj_for_vision_speech, module.down_proj_for_vision_speech
-    return [down(nn.functional.gelu(up(encoded))) for encoded in encode(module.encoder, clips)]
+    embeddings: Tensor = down(nn.functional.gelu(up(encoded)))
+    return embeddings
 
 
 def encode(encoder: Phi4MultimodalAudioModel, clips: Sequence[Tensor]) -> list[Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,15 +19,27 @@ class Rows:
     They are on one side of the LongRoPE switch and stay there, or they come from one prompt: then they may cross it.
     """
 
-    def __init__(self, model: Model, prompts: Sequence[Tensor]) -> None:
+    def __init__(
+        self,
+        model: Model,
+        prompts: Sequence[Tensor],
+        past: tuple[DynamicCache, int] | None = None,
+        whole: Callable[[], Tensor] | None = None,
+    ) -> None:
+        """`prompts` are embeddings, (tokens, hidden size) each.
+
+        Of a lone prompt, `past` may have read the beginning: so many positions, on the same side of the switch. Then
+        `whole` gives the embeddings of all of it.
+        """
         self._model = model
-        self._inputs, self._mask = _pad_left(prompts)
-        self._positions = (self._mask.cumsum(1) - 1).clamp(min=0)
-        self._cache = self._new_cache()
-        self._start: Tensor | None = None  # what a lone prompt began with, while it has not crossed the switch
-        self._written = self._mask.new_empty(len(prompts), 0)
-        if len(prompts) == 1 and model.rope_switch is not None and len(prompts[0]) <= model.rope_switch:
-            self._start = self._inputs
+        self.cache, self.length = past or (self._new_cache(), 0)  # which has read so many positions, padding included
+        self._inputs, mask = _pad_left(prompts)
+        self._mask = torch.cat((mask.new_ones(len(mask), self.length), mask), dim=1)
+        self._positions = (self._mask.cumsum(1) - 1).clamp(min=0)[:, self.length :]
+        self._written = mask.new_empty(len(prompts), 0)
+        self._whole: Callable[[], Tensor] | None = None  # while a lone prompt has not crossed the switch
+        if len(prompts) == 1 and model.rope_switch is not None and self._mask.shape[1] <= model.rope_switch:
+            self._whole = whole or (lambda: prompts[0])
 
     def __len__(self) -> int:
         return len(self._written)
@@ -38,16 +50,17 @@ class Rows:
             inputs_embeds=self._inputs,
             attention_mask=self._mask,
             position_ids=self._positions,
-            past_key_values=self._cache,
+            past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
         )
+        self.length = self._mask.shape[1]
         logits: Tensor = output.logits[:, -1]
         return logits
 
     def select(self, places: Tensor) -> None:
         """Go on with the rows at `places`, in this order; one that is named twice is doubled."""
-        layers: list[Any] = self._cache.layers
+        layers: list[Any] = self.cache.layers
         for layer in layers:
             layer.batch_select_indices(places.to(layer.keys.device))  # which may be another for each layer
         self._written, self._mask, self._positions = (
@@ -61,11 +74,11 @@ class Rows:
         self._mask = torch.cat((self._mask, self._mask.new_ones(len(self), 1)), dim=1)
         self._positions = self._positions[:, -1:] + 1
         self._written = torch.cat((self._written, tokens[:, None]), dim=1)
-        if self._start is not None and self._mask.shape[1] == self._model.rope_switch + 1:  # type: ignore[operator]
+        if self._whole is not None and self._mask.shape[1] == self._model.rope_switch + 1:  # type: ignore[operator]
             # The angles of every position change, and the cache is void: all is read again.
-            self._inputs = torch.cat((self._start.expand(len(self), -1, -1), embed(self._written)), dim=1)
+            self._inputs = torch.cat((self._whole().expand(len(self), -1, -1), embed(self._written)), dim=1)
             self._positions = (self._mask.cumsum(1) - 1).clamp(min=0)
-            self._start, self._cache = None, self._new_cache()
+            self.length, self._whole, self.cache = 0, None, self._new_cache()
 
     def _new_cache(self) -> DynamicCache:
         return DynamicCache(config=self._model.network.config)

@@ -24,8 +24,13 @@ CROPS_AT_ONCE = 8  # 8192 patches keep a GPU busy; bounds the memory of a pictur
 
 def embed_pictures(module: Phi4MultimodalImageEmbedding, pictures: Sequence[Crops]) -> list[Tensor]:
     """Prompt embeddings of `pictures`: one (tokens, hidden size) for each."""
-    up, down = module.img_projection_up, module.img_projection_down
-    return [down(nn.functional.gelu(up(encoded))) for encoded in encode(module, pictures)]
+    return [project(module, encoded) for encoded in encode(module, pictures)]
+
+
+def project(module: Phi4MultimodalImageEmbedding, encoded: Tensor) -> Tensor:
+    """Prompt embeddings (tokens, hidden size) of what the tower has made of a picture."""
+    embeddings: Tensor = module.img_projection_down(nn.functional.gelu(module.img_projection_up(encoded)))
+    return embeddings
 
 
 def encode(module: Phi4MultimodalImageEmbedding, pictures: Sequence[Crops]) -> list[Tensor]:
