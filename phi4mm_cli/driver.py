@@ -20,6 +20,7 @@ from phi4mm_cli.schema import Remark, Request, Result
 T = TypeVar("T")
 
 WORKERS = 4  # flows that make requests at once; others are only opened while the engine has room
+LOOK_SECONDS = 1.0  # after which an engine that has nothing to do is asked for its room: it may be needed no longer
 POLL_SECONDS = 0.05  # how long an engine may be waited for while worker threads are making more requests
 
 
@@ -132,7 +133,7 @@ class _Driver(Generic[T]):
         Thread(target=self._feed, name="jobs", daemon=True).start()  # not waited for: jobs may never come
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._ended or self._parts or self._ready or self._owners or self._over)
+                self._changed.wait_for(self._has_work, LOOK_SECONDS)
                 if self._over:
                     break
                 ended, parts = [*self._ended], [*self._parts]
@@ -153,6 +154,9 @@ class _Driver(Generic[T]):
                     self._take(results)
         if self._broken is not None:
             raise self._broken
+
+    def _has_work(self) -> bool:
+        return bool(self._ended or self._parts or self._ready or self._owners or self._over)
 
     @property
     def _over(self) -> bool:

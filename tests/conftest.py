@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ from phi4mm_cli.errors import Phi4Error, RequestError
 from phi4mm_cli.schema import Request, Result
 
 if TYPE_CHECKING:
+    from serving import Server
+
     from phi4mm_cli.model.loading import Model
 
 Phi4mm = Callable[..., subprocess.CompletedProcess[str]]
@@ -147,3 +149,21 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_adapter(folder)
     write_adapter(folder, name="vision")
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo_server() -> Iterator[Server]:
+    """`phi4mm serve` with the demo checkpoint."""
+    from serving import serving
+
+    with serving("--model", "demo", "-v") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def echo_server() -> Iterator[Server]:
+    """`phi4mm serve` with the echo engine."""
+    from serving import serving
+
+    with serving("--engine", "echo") as server:
+        yield server

@@ -16,6 +16,8 @@ from threading import Event, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
+import openai
+
 
 @dataclass
 class Server:
@@ -29,6 +31,11 @@ class Server:
         """Its exit code."""
         self.process.send_signal(number)
         return self.process.wait(60)
+
+
+def client(server: Server, key: str = "none") -> openai.OpenAI:
+    """The official client, which asks once."""
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0)
 
 
 @contextmanager

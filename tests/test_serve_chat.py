@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai
 import pytest
 import soundfile
-from serving import Server, call, serving
+from serving import Server, call, client
 
 from phi4mm_cli.commands.sample import SAMPLES
 from phi4mm_cli.commands.transcribe import PROMPT
@@ -28,22 +28,6 @@ TOOL = {
     },
 }
 CALLED = '<|tool_call|>[{"name": "weather", "arguments": {"city": "Paris"}}]<|/tool_call|>'
-
-
-@pytest.fixture(scope="module")
-def demo_server() -> Iterator[Server]:
-    with serving("--model", "demo", "-v") as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def echo_server() -> Iterator[Server]:
-    with serving("--engine", "echo", "--max-body-mb", 1) as server:
-        yield server
-
-
-def client(server: Server) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
 
 
 def recording(seconds: tuple[float, float], format: str = "WAV") -> bytes:
@@ -213,3 +197,31 @@ def test_what_is_too_long(demo_server: Server) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         said(demo_server, asked(words("word " * 5000)))
     assert caught.value.code == "context_length_exceeded"
+
+
+def test_clients_at_once_share_a_batch(demo_server: Server) -> None:
+    before = len(demo_server.said)
+    questions = [f"Please send the budget to Nina {number}." for number in range(6)]
+    with ThreadPoolExecutor(len(questions)) as clients:
+        together = [*clients.map(lambda words_: said(demo_server, asked(words(words_)), max_tokens=20), questions)]
+    alone = [said(demo_server, asked(words(words_)), max_tokens=20) for words_ in questions]
+    assert together == alone
+    assert any("answered together" in line for line in demo_server.said[before:])
+
+
+def test_raw_answers_with_their_tokens(echo_server: Server) -> None:
+    settings = {"tools": [TOOL], "skip_special_tokens": False, "return_token_ids": True}
+    body = {"messages": asked(words(CALLED))} | settings
+    choice = call(echo_server, "POST", "/v1/chat/completions", body).json()["choices"][0]
+    assert choice["message"] == {"role": "assistant", "content": CALLED}
+    assert choice["token_ids"] == [*range(len(CALLED.split()))]
+
+
+def test_names_of_media_are_text_where_that_is_asked_for(echo_server: Server) -> None:
+    parts = asked(words("<|audio_1|> a"), spoken(recording((0, 1))))
+    assert said(echo_server, parts, extra_body={"placeholders": False}) == "<|audio_1|> a [0.000-1.000]"
+
+
+def test_tokens_are_counted(demo_server: Server) -> None:
+    counts = [call(demo_server, "POST", "/tokenize", {"prompt": "hello " * n}).json()["count"] for n in (1, 10)]
+    assert 0 < counts[0] < counts[1]

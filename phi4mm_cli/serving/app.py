@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,6 +24,7 @@ from phi4mm_cli.serving.shared import SharedEngine
 from phi4mm_cli.serving.speech import Recordings
 from phi4mm_cli.serving.uploads import Uploads
 
+STARTING_SECONDS = 0.01  # between two looks at whether it listens
 GRACE_SECONDS = 30  # that answers in hand have when the server is to end
 
 
@@ -63,7 +65,9 @@ def application(
 
 @contextmanager
 def served(gate: Gate, listener: socket.socket, shared: SharedEngine) -> Iterator[uvicorn.Server]:
-    """The server, at work in a thread of its own until its `should_exit` is set; then the engine is let go."""
+    """The server, at work in a thread of its own until its `should_exit` is set; then the engine is let go.
+
+    It listens when the context is entered."""
     config = uvicorn.Config(
         gate,
         log_config=None,
@@ -83,6 +87,8 @@ def served(gate: Gate, listener: socket.socket, shared: SharedEngine) -> Iterato
 
     thread = threading.Thread(target=work, name="server", daemon=True)
     thread.start()
+    while thread.is_alive() and not server.started:
+        time.sleep(STARTING_SECONDS)
     try:
         yield server
     finally:

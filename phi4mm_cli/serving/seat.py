@@ -25,6 +25,7 @@ class Seat:
     def __init__(self, shared: SharedEngine) -> None:
         self._shared = shared
         self._tickets: dict[str, tuple[Ticket, ThreadEvent]] = {}
+        self._withdrawn = False
         self._heard: SimpleQueue[tuple[str, Event]] = SimpleQueue()
 
     @property
@@ -42,7 +43,9 @@ class Seat:
         return self._shared.engine.count_tokens(text)
 
     def room(self) -> int:
-        """What one client may have in hand."""
+        """What one client may have in hand. Raises Withdrawn."""
+        if self._withdrawn:
+            raise Withdrawn
         return ROOM - len(self._tickets)
 
     def submit(self, request: Request) -> None:
@@ -75,7 +78,8 @@ class Seat:
             done.wait()
 
     def withdraw(self) -> None:
-        """Have `poll` raise Withdrawn."""
+        """Have `room` and `poll` raise Withdrawn."""
+        self._withdrawn = True
         self._heard.put(("", Withdrawn()))
 
     def stream(self, request: Request) -> Generator[str, None, Result]:
