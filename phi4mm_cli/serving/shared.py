@@ -128,7 +128,8 @@ class SharedEngine:
         return True
 
     def _has_work(self) -> bool:
-        return bool(self._closed or self._inbox or self._queue or self._owners or self._streams)
+        waiting = self._inbox or self._queue or self._next_streams
+        return bool(self._closed or waiting or self._owners or self._streams)
 
     def _drop_withdrawn(self) -> None:
         for waiting in (self._queue, self._next_streams, self._streams):
