@@ -29,7 +29,7 @@ from phi4mm_cli.schema import Sampling
 # have the model shown files.
 PERSONAL = frozenset({"model", "revision", "adapter", "engine", "tools", "functions", "command", "approve"})
 PERSONAL |= {"image", "audio", "doc", "session"}
-PERSONAL |= {"address", "ship_media"}
+PERSONAL |= {"address", "ship_media", "host", "port", "api_key_file"}
 
 MOST_WORKERS = 1024
 PERSONAL |= {"url", "served"}

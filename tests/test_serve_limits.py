@@ -182,6 +182,16 @@ def test_it_ends_when_told_to_and_finishes_what_is_in_hand(number: signal.Signal
         assert "Traceback" not in "".join(server.said)
 
 
+def test_the_second_signal_ends_it_at_once(long_recording: Path) -> None:
+    with serving("--engine", "echo", env={"PHI4MM_API_KEY": KEY}) as server, begin(server, long_recording):
+        server.process.send_signal(signal.SIGINT)
+        assert eventually(lambda: any("ending" in line for line in server.said))
+        began = time.monotonic()
+        assert server.stop(signal.SIGINT) == 130
+        assert time.monotonic() - began < 20  # the grace is 30 s
+        assert "Traceback" not in "".join(server.said)
+
+
 def test_nothing_is_left_of_what_was_sent_even_when_it_is_killed(tmp_path: Path, long_recording: Path) -> None:
     with serving("--engine", "echo", env={"TMPDIR": str(tmp_path), "PHI4MM_API_KEY": KEY}) as server:
         with begin(server, long_recording):

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from phi4mm_cli import console
 from phi4mm_cli.engines import Engine
+from phi4mm_cli.engines.devices import device_names
 from phi4mm_cli.errors import MissingError, Phi4Error, UsageError
-from phi4mm_cli.options import EngineOptions, LogOptions, option, with_shared
+from phi4mm_cli.options import EngineName, EngineOptions, LogOptions, option, with_shared
 from phi4mm_cli.report import Loading, display
 from phi4mm_cli.schema import Message, Request, Sampling
 
@@ -108,11 +109,10 @@ def _serve(
         if log.verbose and size > 1:
             console.say(f"{size} answered together")
 
-    devices = engine.device.count(",") + 1
     with ExitStack() as stack:
         uploads = Uploads()
         stack.callback(uploads.close)
-        shared = SharedEngine(opened, MOST_STREAMS if devices == 1 else devices - 1, batch)
+        shared = SharedEngine(opened, _most_streams(engine), batch)
         allowed = Limits(limits.max_body_mb * 1000000, limits.max_seconds, limits.max_queue)
         names = Names(opened.info.id, opened.profile)
         gate = application(shared, uploads, names, allowed, key, is_local, not log.quiet)
@@ -122,6 +122,15 @@ def _serve(
             where = f"[{address}]" if ":" in address else address
             console.say(f"{opened.info.id} at http://{where}:{port}/v1 (Ctrl-C ends it)")
             shared.run()
+
+
+def _most_streams(engine: EngineOptions) -> int:
+    """How many answers may be streamed at once: each keeps a device to itself, and one is left for batches."""
+    if engine.engine is EngineName.RAY:
+        return 1
+    alone = engine.engine is not EngineName.LOCAL or engine.device_map is not None
+    devices = 1 if alone else len(device_names(engine.device))
+    return MOST_STREAMS if devices == 1 else devices - 1
 
 
 def _end_on_signals(server: uvicorn.Server) -> None:

@@ -263,6 +263,8 @@ class PoolEngine(ABC, Generic[W]):
     def _hear(self, until: float) -> bool:
         """Take what the workers say, once one of them says something; False where none does until then."""
         talking = [worker for worker in self._workers if worker.connection and (worker.in_hand or worker.starting)]
+        if not talking and until < math.inf:
+            return False
         if not talking:
             raise Phi4Error("every device is at an answer that is being streamed", "Close one of them first")
         ready = self._wait(talking, None if until == math.inf else max(0.0, until - time.monotonic()))

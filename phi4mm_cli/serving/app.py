@@ -25,6 +25,7 @@ from phi4mm_cli.serving.speech import Recordings
 from phi4mm_cli.serving.uploads import Uploads
 
 STARTING_SECONDS = 0.01  # between two looks at whether it listens
+PATIENCE = 5  # seconds that the thread is given where the program is to end at once
 GRACE_SECONDS = 30  # that answers in hand have when the server is to end
 
 
@@ -91,6 +92,9 @@ def served(gate: Gate, listener: socket.socket, shared: SharedEngine) -> Iterato
         time.sleep(STARTING_SECONDS)
     try:
         yield server
+    except SystemExit:
+        server.force_exit = True
+        raise
     finally:
         server.should_exit = True
-        thread.join()
+        thread.join(PATIENCE if server.force_exit else None)
