@@ -15,6 +15,7 @@ from phi4mm_cli.commands import (
     sample,
     schema,
     serve,
+    serve_command,
     summarize,
     tools,
     transcribe,
@@ -34,6 +35,7 @@ app.command("summarize", epilog=summarize.EXAMPLES)(summarize.command)
 app.command("ocr", epilog=ocr.EXAMPLES)(ocr.command)
 app.command("chat", epilog=chat.EXAMPLES)(chat.command)
 app.command("serve", epilog=serve.EXAMPLES)(serve.command)
+app.command("serve-command", epilog=serve_command.EXAMPLES)(serve_command.command)
 app.add_typer(tools.app, name="tools")
 app.add_typer(captions.app, name="captions")
 app.add_typer(models.app, name="models")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +30,7 @@ class LayoutName(StrEnum):
 
     NATIVE = "native"
     ORIGINAL = "original"
+    VLLM = "vllm"
 
 
 @app.callback()
@@ -74,19 +77,23 @@ def download_model(model: Model = DEFAULT_MODEL, revision: Revision = None) -> N
 
 
 @app.command("convert")
-def convert(
+def convert_model(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A folder, or a model on the Hub.")],
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="The new folder.")],
-    to: Annotated[LayoutName, typer.Option("--to", help="[b]native[/b] is transformers' own layout.")],
+    to: Annotated[LayoutName, typer.Option("--to", help="[b]native[/b] is transformers' own; [b]vllm[/b] serves it.")],
 ) -> None:
-    """Write a checkpoint in the other layout into a new folder: the same weights, whole or not at all."""
+    """Write a checkpoint in another layout into a new folder: the same weights, whole or not at all."""
     checkpoint = resolve(source)
     if checkpoint.layout == to:
         raise UsageError(f"{source} is in the {to} layout already", "Copy its folder")
-    from phi4mm_cli.model.convert import write_native, write_original
+    from phi4mm_cli.model import convert
 
-    write = write_native if to is LayoutName.NATIVE else write_original
+    ways: dict[LayoutName, Callable[..., None]] = {
+        LayoutName.NATIVE: convert.write_native,
+        LayoutName.ORIGINAL: convert.write_original,
+        LayoutName.VLLM: partial(convert.write_vllm, layout=checkpoint.layout),
+    }
     with console.results() as stdout:
         with bytes_bar(f"converting {checkpoint.name}") as advance:
-            write(checkpoint.path, target, on_bytes=advance)
+            ways[to](source=checkpoint.path, target=target, on_bytes=advance)
         stdout.write(f"{target}\n")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,14 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+import phi4mm_cli
 from phi4mm_cli.errors import Phi4Error, UsageError
 from phi4mm_cli.model import vocabulary
 from phi4mm_cli.model.adapters import TARGETS
 from phi4mm_cli.model.configs import LoraSettings, original_config
-from phi4mm_cli.model.folder import in_gb, read_json, read_text
+from phi4mm_cli.model.folder import Layout, in_gb, read_json, read_text
 from phi4mm_cli.model.layout import EMBEDDINGS, original_name
-from phi4mm_cli.model.original import Contents, read_native, read_original
+from phi4mm_cli.model.original import Contents, full_config, read, read_native, read_original
 from phi4mm_cli.model.tensors import Lazy, Made
 
 SHARD_BYTES = 2 << 30  # what a conversion holds in memory at a time
@@ -65,6 +68,24 @@ ORIGINAL_FILES: dict[str, Any] = {
     "special_tokens_map.json": vocabulary.special_tokens_map(),
     "added_tokens.json": vocabulary.added_tokens(),
 }
+# What vLLM asks for, with the modules that these stand on.
+VLLM_MODULES = (
+    "model/vllm/configuration_phi4mm.py",
+    "model/vllm/processing_phi4mm.py",
+    "model/features.py",
+    "model/grid.py",
+    "model/pixels.py",
+    "errors.py",
+)
+VLLM_CODE = {"AutoConfig": "configuration_phi4mm.Phi4MMConfig", "AutoProcessor": _CODE["AutoProcessor"]}
+VLLM_FILES: dict[str, Any] = {
+    "preprocessor_config.json": {
+        "auto_map": {"AutoProcessor": _CODE["AutoProcessor"]},
+        "processor_class": "Phi4MMProcessor",
+        "dynamic_hd": 36,
+        **_AUDIO_RATES,
+    },
+}
 NATIVE_FILES: dict[str, Any] = {
     "processor_config.json": {"processor_class": "Phi4MultimodalProcessor"},
     "preprocessor_config.json": {
@@ -106,26 +127,51 @@ def write_original(source: Path, target: Path, shard_bytes: int = SHARD_BYTES, o
     as `write_native` does.
     """
     with _new_folder(target) as folder:
-        contents = read_native(source)
-        tokenizer, moved = vocabulary.original_tokenizer(read_text(source / "tokenizer.json"))
-        tensors: dict[str, Lazy] = {
-            original_name(name, adapter): lazy for (adapter, name), lazy in contents.tensors.items()
-        }
-        tensors[EMBEDDINGS] = _released_rows(contents, moved)
-        again = [tensor for name in contents.adapters for tensor in contents.weights(name).values()]
-        count = _Count(sum(tensor.size for tensor in (*tensors.values(), *again)), on_bytes)
-        count.require_room(folder, target)
-        _save(tensors, folder, shard_bytes, count)
-        for name, settings in contents.adapters.items():
-            weights = {PEFT_PREFIX + key: tensor for key, tensor in contents.weights(name).items()}
-            _save_adapter(weights, folder / f"{name}-lora", settings, False, count)
-        (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
-        config = original_config(contents.config, contents.adapters)
-        files = {"config.json": config | {"vocab_size": vocabulary.SIZE}}
-        files["tokenizer_config.json"] = vocabulary.tokenizer_config(native=False)
-        files["generation_config.json"] = _generation(source, moved)
-        write_json(folder, files | ORIGINAL_FILES)
-        _copy_own(source, folder)
+        _write_original(read_native(source), folder, target, shard_bytes, on_bytes)
+
+
+def write_vllm(
+    source: Path, layout: Layout, target: Path, shard_bytes: int = SHARD_BYTES, on_bytes: OnWrite = _unheard
+) -> None:
+    """Write the folder `source` of either layout into a new folder `target` that vLLM serves.
+
+    It is one of the original layout, with Python modules of phi4mm in place of the original's. Raises as above.
+    """
+    with _new_folder(target) as folder:
+        contents = read(source, layout)
+        if layout == "original":
+            contents = replace(contents, config=full_config(contents.config).to_diff_dict())
+        _write_original(contents, folder, target, shard_bytes, on_bytes)
+        package = Path(phi4mm_cli.__file__).parent
+        for module in VLLM_MODULES:
+            code = (package / module).read_text(encoding="utf-8")
+            code = re.sub(r"^from phi4mm_cli(?:\.model)?\.(\w+) import", r"from .\1 import", code, flags=re.MULTILINE)
+            (folder / Path(module).name).write_text(code, encoding="utf-8")
+        config = read_json(folder / "config.json")
+        write_json(folder, {"config.json": config | {"auto_map": VLLM_CODE}} | VLLM_FILES)
+
+
+def _write_original(contents: Contents, folder: Path, target: Path, shard_bytes: int, on_bytes: OnWrite) -> None:
+    source = contents.folder
+    tokenizer, moved = vocabulary.original_tokenizer(read_text(source / "tokenizer.json"))
+    tensors: dict[str, Lazy] = {
+        original_name(name, adapter): lazy for (adapter, name), lazy in contents.tensors.items()
+    }
+    tensors[EMBEDDINGS] = _released_rows(contents, moved)
+    again = [tensor for name in contents.adapters for tensor in contents.weights(name).values()]
+    count = _Count(sum(tensor.size for tensor in (*tensors.values(), *again)), on_bytes)
+    count.require_room(folder, target)
+    _save(tensors, folder, shard_bytes, count)
+    for name, settings in contents.adapters.items():
+        weights = {PEFT_PREFIX + key: tensor for key, tensor in contents.weights(name).items()}
+        _save_adapter(weights, folder / f"{name}-lora", settings, False, count)
+    (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+    config = original_config(contents.config, contents.adapters)
+    files = {"config.json": config | {"vocab_size": vocabulary.SIZE}}
+    files["tokenizer_config.json"] = vocabulary.tokenizer_config(native=False)
+    files["generation_config.json"] = _generation(source, moved)
+    write_json(folder, files | ORIGINAL_FILES)
+    _copy_own(source, folder)
 
 
 class _Count:

@@ -1,0 +1,1 @@
+"""Modules that are copied into a checkpoint folder for vLLM, which gets its prompts and media through them."""
