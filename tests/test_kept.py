@@ -15,6 +15,7 @@ from PIL import Image
 from tiny_model import write_adapter, write_tiny_model
 from torch import Tensor, nn
 
+from phi4mm_cli.commands.sample import SAMPLES
 from phi4mm_cli.demo.voice import speak
 from phi4mm_cli.engines.local import LocalEngine
 from phi4mm_cli.errors import MemoryExhaustedError
@@ -169,6 +170,21 @@ def test_however_the_model_runs(
         chat.messages = before
         chat.ask("f")
         assert chat.here.reads[0] < 15
+
+
+def test_the_demo_hears_and_goes_on() -> None:
+    meeting = audio.source(SAMPLES / "meeting.flac")
+    with LocalEngine(resolve("demo"), "cpu") as here, LocalEngine(resolve("demo"), "cpu") as fresh:
+        chat = Conversation(Bench(here), Bench(fresh))
+        chat.asked_new("What can you do?", budget=20)
+        chat.asked_new(Clip(meeting, 0.0, 4.0), "Transcribe the audio clip into text.", budget=40)
+        assert chat.asked_new("And in French?", budget=20) < 20
+        before = chat.messages
+        chat.asked_new(Clip(meeting, 4.0, 8.0), "Transcribe the audio clip into text.", budget=40)
+        assert chat.here.heard == 1
+        chat.messages = before
+        chat.ask("What was that?", budget=20)
+        assert (chat.here.heard, chat.fresh.heard) == (0, 1)
 
 
 def test_sound_then_a_picture_is_another_projection_of_what_was_heard(
