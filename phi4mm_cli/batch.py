@@ -11,9 +11,10 @@ from typing import TextIO
 from phi4mm_cli import console, files, writers
 from phi4mm_cli.captions.presets import PresetName
 from phi4mm_cli.desk import Desk
+from phi4mm_cli.engines import Engine
 from phi4mm_cli.errors import ExitCode, InputError, UsageError
 from phi4mm_cli.files import Input, Work
-from phi4mm_cli.finding import Asked, Rules, Unfound, once
+from phi4mm_cli.finding import Asked, Found, Rules, Unfound, once
 from phi4mm_cli.journal import Journal, NoJournal, Order
 from phi4mm_cli.options import BatchOptions, EngineOptions, LogOptions
 from phi4mm_cli.output_options import CaptionOutputOptions, OutputOptions
@@ -40,32 +41,49 @@ def run_files(
     What can be known is checked before the model is loaded. Raises UsageError and MissingError for what stops the run
     as a whole; what stops one input is reported, and the others go on.
     """
-    loading = Loading(log)
     asked = Asked(paths, batch, output.name or STDIN_NAME)
-    found = [*once(asked.found(Rules(task.suffixes, task.tag, task.replaced_tags)))]
-    inputs = [one for one in found if isinstance(one, Input)]
     plan = _plan(asked, output, together)
-    if plan.folder is not None:
-        files.check_outputs(plan.claims(task, _works(inputs, output, together)), plan.folder)
     with ExitStack() as stack:
+        stack.enter_context(console.logged(batch.log_file))
         stdout = stack.enter_context(console.results())
         report = Report(output.strict, log, partial(_write_failure, stdout) if output.jsonl else None)
-        empty = [one for one in found if isinstance(one, Unfound)]
-        for one in empty:
-            report.failed(one.label, one.error)
-        works = _works(stack.enter_context(files.stdin_spooled(inputs)), output, together)
-        journal = stack.enter_context(_journal(task, plan, engine, output))
+        found = asked.found(Rules(task.suffixes, task.tag, task.replaced_tags))
+        journal = _journal(task, plan, engine, output)
         desk = Desk(task, plan, stdout, report, journal)
-        left = [] if together and empty else desk.left(works, output.overwrite)
-        lengths = dict(_probed(task, left, report, journal))
-        if lengths:
-            opened = stack.enter_context(engine.open(loading))
-            if opened.profile.notice and not log.quiet:
-                console.say(opened.profile.notice)
-            desk.work(lengths, opened, loading)
-        code = report.end()
+        if asked.grows and not together:
+            stack.enter_context(journal)
+            stopped = desk.work_as_named(found, output.overwrite, *_opened(engine, log, stack))
+        else:
+            lengths = _checked(desk, [*once(found)], output, together, stack)
+            stopped = desk.work(lengths, *_opened(engine, log, stack)) if lengths else None
+        code = stopped or report.end()
         journal.ended(code)
     return code
+
+
+def _opened(engine: EngineOptions, log: LogOptions, stack: ExitStack) -> tuple[Engine, Loading]:
+    loading = Loading(log)
+    opened = stack.enter_context(engine.open(loading))
+    if opened.profile.notice:
+        loading.note(opened.profile.notice)
+    return opened, loading
+
+
+def _checked(
+    desk: Desk, found: Sequence[Found], output: OutputOptions, together: bool, stack: ExitStack
+) -> dict[Work, float | None]:
+    """What there is to do, with its length; checked as far as is possible without the model."""
+    inputs = [one for one in found if isinstance(one, Input)]
+    plan, task, report = desk.plan, desk.task, desk.report
+    if plan.folder is not None:
+        files.check_outputs(plan.claims(task, _works(inputs, output, together)), plan.folder)
+    empty = [one for one in found if isinstance(one, Unfound)]
+    for one in empty:
+        report.failed(one.label, one.error)
+    works = _works(stack.enter_context(files.stdin_spooled(inputs)), output, together)
+    stack.enter_context(desk.journal)
+    left = [] if together and empty else desk.left(works, output.overwrite)
+    return dict(_probed(task, left, report, desk.journal))
 
 
 def _journal(task: Task, plan: Plan, engine: EngineOptions, output: OutputOptions) -> NoJournal:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from phi4mm_cli.errors import ExitCode
+from phi4mm_cli.errors import ExitCode, Phi4Error, UsageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 _COLOURS = {"error": "31", "warning": "33", "note": "2"}
+_log: TextIO | None = None
 
 
 @contextmanager
@@ -42,9 +45,12 @@ def results() -> Iterator[TextIO]:
         os.close(real)
 
 
-def say(message: str, kind: str = "note") -> None:
-    """One message line on stderr: `phi4mm: message`, or `phi4mm: error: message`."""
-    tell(f"phi4mm: {'' if kind == 'note' else f'{kind}: '}{message}", kind)
+def say(message: str, kind: str = "note", shown: bool = True) -> None:
+    """One line on stderr: `phi4mm: message`, or `phi4mm: error: message`; and in the log, which has all of them."""
+    line = f"{'' if kind == 'note' else f'{kind}: '}{' '.join(message.splitlines())}"
+    _record(line)
+    if shown:
+        tell(f"phi4mm: {line}", kind)
 
 
 def tell(message: str, kind: str = "note") -> None:
@@ -57,9 +63,43 @@ def tell(message: str, kind: str = "note") -> None:
 
 
 def write(text: str) -> None:
-    """Lines for people who look for a bug, on stderr as they are."""
+    """Lines for people who look for a bug, on stderr as they are, and in the log."""
+    for line in text.splitlines():
+        _record(line)
     sys.stderr.write(text.encode("utf-8", "replace").decode())
     sys.stderr.flush()
+
+
+@contextmanager
+def logged(path: Path | None) -> Iterator[None]:
+    """Within the context all that is said is added to the file at `path`, a line each with its time, flushed at once.
+
+    What ends the run is recorded too. A log that cannot be written to is no reason to stop. Raises UsageError where it
+    cannot be opened.
+    """
+    global _log
+    if path is None:
+        yield
+        return
+    try:
+        _log = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
+    except OSError as error:
+        raise UsageError(f"cannot write the log {path}: {error.strerror}", "Give another --log") from None
+    try:
+        yield
+    except Phi4Error as error:
+        _record(f"error: {error}")
+        raise
+    finally:
+        with suppress(OSError):
+            _log.close()
+        _log = None
+
+
+def _record(line: str) -> None:
+    if _log is not None:
+        with suppress(OSError):  # of a full disk, above all
+            _log.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {line}\n")
 
 
 def can_ask() -> bool:
@@ -94,16 +134,22 @@ def _coloured() -> bool:
 
 
 def progress() -> Progress:
-    """A progress bar on stderr that leaves no trace. Only for terminals."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    """A bar on stderr, and below it the state of its task, that leave no trace. Only for terminals."""
+    from rich.console import Console, RenderableType
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.text import Text
 
-    return Progress(
+    class TwoLines(Progress):
+        def get_renderables(self) -> Iterable[RenderableType]:
+            yield self.make_tasks_table(self.tasks)
+            for task in self.tasks:
+                yield Text(task.fields["state"], no_wrap=True, overflow="ellipsis")
+
+    return TwoLines(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[state]}"),
+        TaskProgressColumn(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(compact=True),
         console=Console(stderr=True),
         transient=True,
         redirect_stdout=False,

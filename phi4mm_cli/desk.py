@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TextIO
+from pathlib import Path
+from typing import NoReturn, TextIO
 
-from phi4mm_cli import files, writers
-from phi4mm_cli.driver import Job, Outcome, run
+from phi4mm_cli import files, stopping, writers
+from phi4mm_cli.display import Display, Live, display
+from phi4mm_cli.driver import Driver, Job, Outcome
 from phi4mm_cli.engines import Engine
-from phi4mm_cli.errors import InputError, StorageError
+from phi4mm_cli.errors import ExitCode, InputError, StorageError
 from phi4mm_cli.files import Work
+from phi4mm_cli.finding import Found, Unfound
 from phi4mm_cli.flow import Flow
-from phi4mm_cli.journal import NoJournal
+from phi4mm_cli.journal import NoJournal, State
 from phi4mm_cli.outputs import Body, Document, Summary, Timings, remarked
-from phi4mm_cli.report import Live, Loading, Report, display
-from phi4mm_cli.schema import ModelInfo, Request, Result
+from phi4mm_cli.report import Loading, Report
+from phi4mm_cli.schema import ModelInfo, Request, Result, Source
 from phi4mm_cli.task import Plan, Task
+
+
+@dataclass(frozen=True, slots=True)
+class _Todo:
+    """A work that the model is to be asked about."""
+
+    name: str  # within the run
+    work: Work
+    begin: Callable[[], list[Source]]  # called when there is room for it; raises what is wrong with it
+
+
+class _DoneBefore(Exception):  # noqa: N818 - no error: there is nothing left to be done
+    """An earlier run has dealt with the work, or has left a result that only has to be written."""
+
+    def __init__(self, how: State | Document) -> None:
+        super().__init__()
+        self.how = how
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,32 +70,89 @@ class Desk:
         document = self.journal.kept(work)
         if document is None:
             return False
-        self._deliver(work, replace(document, source=work.label, options=self.task.options))
+        self._take_done(work, document)
         return True
 
-    def work(self, lengths: Mapping[Work, float | None], engine: Engine, loading: Loading) -> None:
-        """Have the model work on what has these lengths, in seconds or pages."""
-        owners = {str(work.path): work for work in lengths}
-        named = {key: lengths[work] for key, work in owners.items()}
-        live = self._live() if len(owners) == 1 else None
-        with display(named, next(iter(lengths)).label, loading.quiet, live) as bar:
-            loading.bar = bar
-            flow = self.task.prepare(engine.profile, engine.count_tokens)
+    def work(self, lengths: Mapping[Work, float | None], engine: Engine, loading: Loading) -> ExitCode | None:
+        """Have the model work on what has these lengths, in seconds or pages.
 
-            def start(work: Work) -> Flow[Body]:
-                sources = [self.task.source(file.path) for file in work.inputs]
-                self.journal.started(work, sources, lengths[work])
-                return flow(*sources)
+        The exit code of a signal, where one has asked to finish early.
+        """
+        live = self._live() if len(lengths) == 1 else None
+        todo = [_Todo(str(work.path), work, partial(self._begin, work, length)) for work, length in lengths.items()]
+        named = {one.name: lengths[one.work] for one in todo}
+        title = todo[0].work.label if len(todo) == 1 else self.task.command
+        with display(named, title, loading.quiet, live, self.report.tally) as bar:
+            return self._run(todo, engine, loading, bar, live)
 
-            def answered(job: Job[Body], request: Request, result: Result) -> None:
-                self.journal.answered(owners[job.name], request, result)
-                bar.advance(job, request, result)
+    def work_as_named(
+        self, found: Iterable[Found], overwrite: bool, engine: Engine, loading: Loading
+    ) -> ExitCode | None:
+        """... on what is found, as it is found: all that may be wrong with it is its own failure."""
+        claims = files.Claims(self.plan.folder, overwrite) if self.plan.folder is not None else None
+        with display({}, self.task.command, loading.quiet, None, self.report.tally, grows=True) as bar:
+            return self._run(self._as_named(found, claims, bar), engine, loading, bar, None)
 
-            jobs = (Job(key, partial(start, work)) for key, work in owners.items())
-            for outcome in run(jobs, self.journal.replaying(engine), on_result=answered, on_part=bar.part):
+    def _as_named(self, found: Iterable[Found], claims: files.Claims | None, bar: Display) -> Iterator[_Todo]:
+        for number, one in enumerate(found):
+            name = str(number)  # for a path may come again
+            if isinstance(one, Unfound):
+                yield _Todo(name, Work((), one.label, Path(), name), partial(_raise, one.error))
+                continue
+            work = Work((one,), one.label, one.stem, one.name)
+            bar.expect(name, None)
+            yield _Todo(name, work, partial(self._begin_named, name, work, claims, bar))
+
+    def _begin(self, work: Work, length: float | None) -> list[Source]:
+        sources = [self.task.source(file.path) for file in work.inputs]
+        self.journal.started(work, sources, length)
+        return sources
+
+    def _begin_named(self, name: str, work: Work, claims: files.Claims | None, bar: Display) -> list[Source]:
+        if (state := self.journal.settled(work)) is not None:
+            raise _DoneBefore(state)
+        if (document := self.journal.kept(work)) is not None:
+            raise _DoneBefore(document)
+        if claims is not None:
+            claims.take(work, self.task.forms.names(work.path, self.plan.formats), self.journal.unfinished(work))
+        return self._begin(work, self.task.probe(work.path))
+
+    def _run(
+        self, todo: Iterable[_Todo], engine: Engine, loading: Loading, bar: Display, live: Live | None
+    ) -> ExitCode | None:
+        loading.bar = bar
+        flow = self.task.prepare(engine.profile, engine.count_tokens)
+        in_hand: dict[str, Work] = {}
+        stopped: list[ExitCode] = []
+
+        def start(one: _Todo) -> Flow[Body]:
+            return flow(*one.begin())
+
+        def jobs() -> Iterator[Job[Body]]:
+            for one in todo:
+                in_hand[one.name] = one.work
+                yield Job(one.name, partial(start, one))
+
+        def answered(job: Job[Body], request: Request, result: Result) -> None:
+            self.journal.answered(in_hand[job.name], request, result)
+            bar.advance(job, request, result)
+
+        def finish(code: ExitCode) -> bool:
+            names = [] if isinstance(todo, Sized) and len(todo) == 1 else [job.name for job in driver.finish()]
+            if names:
+                stopped.append(code)
+                stopping.tell(code, [in_hand[name].label for name in names], bar.left_of(names))
+            return bool(names)
+
+        with (
+            Driver(jobs(), self.journal.replaying(engine), on_result=answered, on_part=bar.part) as driver,
+            stopping.finishing(finish),
+        ):
+            for outcome in driver.run():
                 with bar.aside(self.stdout):
-                    self._take(owners[outcome.job.name], outcome, engine.info, live)
+                    self._take(in_hand.pop(outcome.job.name), outcome, engine.info, live)
                 bar.finish(outcome.job)
+        return stopped[0] if stopped else None
 
     def _live(self) -> Live | None:
         """How the parts of the only input are shown: its text appears as it is finished where a person reads it."""
@@ -83,6 +164,9 @@ class Desk:
     def _take(self, work: Work, outcome: Outcome[Body], model: ModelInfo, live: Live | None) -> None:
         if isinstance(outcome.error, StorageError):
             raise outcome.error
+        if isinstance(outcome.error, _DoneBefore):
+            self._take_done(work, outcome.error.how)
+            return
         if outcome.error is not None:
             self._fail(work, outcome.error)
             return
@@ -99,9 +183,16 @@ class Desk:
         self.journal.keep(work, document)
         self._deliver(work, document, shown=live is not None and live.text is not None)
 
+    def _take_done(self, work: Work, how: State | Document) -> None:
+        if isinstance(how, State):
+            self.report.skipped(work.label, how)
+        else:
+            self._deliver(work, replace(how, source=work.label, options=self.task.options))
+
     def _fail(self, work: Work, error: Exception) -> None:
         self.report.failed(work.label, error)
-        self.journal.failed(work, error)
+        if work.inputs:
+            self.journal.failed(work, error)
 
     def _deliver(self, work: Work, document: Document, shown: bool = False) -> None:
         """Write the result, unless a person has been `shown` it already."""

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Condition, Thread
-from typing import Any, Generic, TypeVar
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
 
 from phi4mm_cli.cancel import Cancelled, cancelled_when
 from phi4mm_cli.engines import Engine
@@ -66,6 +67,7 @@ class _OpenFlow(Generic[T]):
     exhausted: bool = True  # the round has no more requests
     busy: bool = False  # a step is running
     stop: bool = False  # asks the running step to end early
+    dropped: bool = False  # nobody waits for it any more
     error: RequestError | None = None
 
     @property
@@ -92,23 +94,23 @@ def run(
     given what the flows in a Gather return, in their order, as soon as all before have ended. An error of the engine
     itself (not of one request) ends the run, and so does one of `jobs`.
     """
-    driver = _Driver(iter(jobs), engine, workers, on_result, on_part)
-    try:
+    with Driver(iter(jobs), engine, workers, on_result, on_part) as driver:
         yield from driver.run()
-    finally:
-        driver.close()
 
 
-class _Driver(Generic[T]):
-    """All of its state is guarded by one lock, which is not held while the engine or a flow is at work."""
+class Driver(Generic[T]):
+    """A run that can be asked to finish early; it has to be closed.
+
+    All of its state is guarded by one lock, which is not held while the engine or a flow is at work.
+    """
 
     def __init__(
         self,
         jobs: Iterator[Job[T]],
         engine: Engine,
-        workers: int,
-        on_result: OnResult[T] | None,
-        on_part: OnPart[T] | None,
+        workers: int = WORKERS,
+        on_result: OnResult[T] | None = None,
+        on_part: OnPart[T] | None = None,
     ) -> None:
         self._jobs = jobs
         self._engine = engine
@@ -125,15 +127,42 @@ class _Driver(Generic[T]):
         self._room = engine.room()  # as it was when the engine was last called
         self._fed = False  # there are no more jobs
         self._broken: Exception | None = None  # what went wrong with the jobs themselves
+        self._answered = False  # something has been
+        self._finishing = False  # what is in hand, and nothing else
         self._closing = False
+
+    def finish(self) -> list[Job[T]]:
+        """Take no more jobs, and drop those that nothing is asked of yet; the others, in hand, are still worked on.
+
+        They are none where nothing has been answered at all, for then the model may still be loading. May be called
+        in a handler of signals, and so changes nothing that the caller's thread may be in the middle of.
+        """
+        with self._changed:
+            self._finishing = True
+            asked = {id(opened) for owners in self._owners.values() for opened in owners}
+            for opened in self._open:
+                if not (self._answered and (opened.usage.calls or id(opened) in asked)):
+                    opened.dropped = opened.stop = True
+            self._changed.notify_all()
+            return [opened.job for opened in self._open if not opened.dropped]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     # -------------------------------------------------------------------- on the caller's thread
 
     def run(self) -> Iterator[Outcome[T]]:
+        """The outcomes of the jobs, as they end."""
         Thread(target=self._feed, name="jobs", daemon=True).start()  # not waited for: jobs may never come
         while True:
             with self._changed:
-                self._changed.wait_for(self._has_work, LOOK_SECONDS)
+                self._changed.wait_for(self._has_news, LOOK_SECONDS)
+                self._drop()
                 if self._over:
                     break
                 ended, parts = [*self._ended], [*self._parts]
@@ -155,12 +184,19 @@ class _Driver(Generic[T]):
         if self._broken is not None:
             raise self._broken
 
-    def _has_work(self) -> bool:
-        return bool(self._ended or self._parts or self._ready or self._owners or self._over)
+    def _has_news(self) -> bool:
+        dropped = any(opened.dropped and not opened.busy for opened in self._open)
+        return bool(self._ended or self._parts or self._ready or self._owners or dropped or self._over)
 
     @property
     def _over(self) -> bool:
-        return self._fed and not (self._open or self._ended or self._parts)
+        return (self._fed or self._finishing) and not (self._open or self._ended or self._parts)
+
+    def _drop(self) -> None:
+        for opened in [opened for opened in self._open if opened.dropped and not opened.busy]:
+            self._open.remove(opened)
+            self._forget(opened)
+            _end(opened)
 
     def close(self) -> None:
         """End the open flows: their `finally` blocks run, their requests are dropped."""
@@ -173,9 +209,7 @@ class _Driver(Generic[T]):
         for key in self._owners:
             self._engine.cancel(key)
         for opened in self._open:
-            close(opened.round)
-            if opened.flow is not None:
-                opened.flow.close()
+            _end(opened)
 
     def _submit_ready(self) -> None:
         self._room = self._engine.room()
@@ -201,6 +235,7 @@ class _Driver(Generic[T]):
         self._schedule_all()
 
     def _answer(self, opened: _OpenFlow[T], key: str, result: Result) -> None:
+        self._answered = True
         opened.answers[key] = result
         request, usage = opened.pending.pop(key), opened.usage
         opened.usage = Usage(
@@ -238,7 +273,7 @@ class _Driver(Generic[T]):
         self._changed.notify_all()  # there may be room for more
 
     def _schedule(self, opened: _OpenFlow[T]) -> None:
-        if opened.busy or self._closing:
+        if opened.busy or opened.dropped or self._closing:
             return
         if opened.round_over:
             resume = _resume(opened)
@@ -259,12 +294,12 @@ class _Driver(Generic[T]):
         try:
             while True:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._closing or self._wants_more())
-                job = None if self._closing else next(self._jobs, None)
+                    self._changed.wait_for(lambda: self._closing or self._finishing or self._wants_more())
+                job = None if self._closing or self._finishing else next(self._jobs, None)
                 if job is None:
                     break
                 with self._changed:
-                    if self._closing:
+                    if self._closing or self._finishing:
                         break
                     opened = _OpenFlow(job, time.monotonic())
                     self._open.append(opened)
@@ -330,6 +365,13 @@ class _Driver(Generic[T]):
                     self._changed.notify_all()
                 elif key in opened.answers and isinstance(opened.round, Gather):
                     opened.inbox.append(key)
+
+
+def _end(opened: _OpenFlow[T]) -> None:
+    """Run the `finally` blocks of a flow that is not run to its end."""
+    close(opened.round)
+    if opened.flow is not None:
+        opened.flow.close()
 
 
 def _begin(opened: _OpenFlow[T]) -> Callable[[], Iterable[Request]]:

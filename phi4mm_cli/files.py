@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -71,35 +72,64 @@ def stdin_spooled(inputs: Sequence[Input]) -> Iterator[list[Input]]:
         yield [replace(file, path=held) if file.path == STDIN else file for file in inputs]
 
 
-Claims = Sequence[tuple[Input | Work, Sequence[str]]]  # what each may write: names behind the stem of its outputs
+Claimed = Sequence[tuple[Input | Work, Sequence[str]]]  # what each may write: names behind the stem of its outputs
 
 
-def check_outputs(claims: Claims, folder: Path) -> None:
-    """Raise UsageError where two inputs claim one output, an output is an input or may not be written."""
-    claimed: dict[Path, Input | Work] = {}
-    sources = {file.path.resolve() for work, _ in claims for file in work.inputs}
-    folders = set()
-    for work, extensions in claims:
+class Claims:
+    """Which outputs a run will write: no two inputs may claim one, none may be an input, all may be written."""
+
+    def __init__(self, folder: Path, overwrite: bool = True) -> None:
+        self._folder, self._overwrite = folder, overwrite
+        self._owners: dict[Path, str] = {}  # of outputs: the path of their input
+        self._sources: set[Path] = set()
+        self._writable: set[Path] = set()  # folders
+        self._lock = threading.Lock()
+
+    def read(self, work: Input | Work) -> None:
+        """What `work` is made of is not to be written."""
+        self._sources.update(file.path.resolve() for file in work.inputs)
+
+    def write(self, work: Input | Work, extensions: Sequence[str]) -> None:
+        """`work` will be written with these. Raises UsageError where it may not be."""
         for extension in extensions:
-            target = target_of(work, folder, extension)
-            if target in claimed and claimed[target] is not work:
+            target = target_of(work, self._folder, extension)
+            path = str(work.path)
+            if (other := self._owners.setdefault(target, path)) != path:
                 raise UsageError(
-                    f"{claimed[target].label} and {work.label} would both write {label_of(target)}",
+                    f"{label_of(Path(other))} and {work.label} would both write {label_of(target)}",
                     "Rename one, or give them different output folders with -o",
                 )
-            claimed[target] = work
-            if target.resolve() in sources:
-                raise UsageError(
-                    f"{label_of(target)} is an input; it is not overwritten", "Give another folder with -o"
-                )
-            folders.add(target.parent)
-    for where in sorted(folders):
-        _check_writable(where)
+            if target.resolve() in self._sources:
+                message = f"{label_of(target)} is an input; it is not overwritten"
+                raise UsageError(message, "Give another folder with -o")
+            if target.parent not in self._writable:
+                _check_writable(target.parent)
+                self._writable.add(target.parent)
+
+    def take(self, work: Work, extensions: Sequence[str], is_unfinished: bool) -> None:
+        """Read and write `work`, beside others in other threads; outputs of one that `is_unfinished` may be there.
+
+        Raises UsageError.
+        """
+        with self._lock:
+            self.read(work)
+            self.write(work, extensions)
+        if not self._overwrite and not is_unfinished:
+            check_absent([(work, extensions)], self._folder)
 
 
-def check_absent(claims: Claims, folder: Path) -> None:
+def check_outputs(claimed: Claimed, folder: Path) -> None:
+    """Raise UsageError where two inputs claim one output, an output is an input or may not be written."""
+    claims = Claims(folder)
+    for work, _ in claimed:
+        claims.read(work)
+    for work, extensions in claimed:
+        claims.write(work, extensions)
+
+
+def check_absent(claimed: Claimed, folder: Path) -> None:
     """Raise UsageError where an output exists."""
-    for work, extensions in claims:
+    for work, extensions in claimed:
         for extension in extensions:
             if (target := target_of(work, folder, extension)).exists():
                 raise UsageError(f"{label_of(target)} exists", "Remove it, or leave out --no-overwrite")

@@ -78,6 +78,11 @@ class Asked:
             raise UsageError("stdin is both an input and the list of inputs", "Give one of them as a file")
 
     @property
+    def grows(self) -> bool:
+        """Whether inputs may still be named while others are worked on."""
+        return self.batch.files_from == STDIN
+
+    @property
     def is_one_file(self) -> bool:
         """Whether there can be only one input."""
         if len(self.paths) != 1 or self.batch.files_from is not None:

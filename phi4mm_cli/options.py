@@ -361,13 +361,17 @@ class BatchOptions:
             "--files-from",
             panel="Batch",
             metavar="LIST",
-            help="A file with an input a line; [b]-[/b] is stdin.",
+            help="A file with an input a line; of [b]-[/b], stdin, each is worked on as soon as it is named.",
         ),
     ] = None
     null: Annotated[
         bool,
         option("--null", "-0", panel="Batch", help="The names in the list end with NUL, as of [b]find -print0[/b]."),
     ] = False
+
+    log_file: Annotated[
+        Path | None, option("--log", panel="Messages", help="A file to which all that is said is added, with its time.")
+    ] = None
 
     def __post_init__(self) -> None:
         if self.null and self.files_from is None:

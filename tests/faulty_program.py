@@ -1,0 +1,66 @@
+"""`python faulty_program.py FAULTS.json ARGUMENTS...`: phi4mm with an engine that is slow, and fails as it is told.
+
+The faults, all of them optional: `seconds` that an answer takes; `exhausted`, the share of requests that do not fit
+into memory, drawn anew in each run; `lost_after` so many answers the device is gone, and with it the engine.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from phi4mm_cli import __main__, options
+from phi4mm_cli.engines.echo import EchoEngine
+from phi4mm_cli.errors import MemoryExhaustedError, Phi4Error, RequestError
+from phi4mm_cli.schema import Result
+
+ROOM = 6  # requests in hand: some files
+
+
+class FaultyEngine(EchoEngine):
+    """Answers two requests at a time, as slowly and as badly as it is told."""
+
+    def __init__(self, seconds: float = 0.0, exhausted: float = 0.0, lost_after: int | None = None) -> None:
+        super().__init__()
+        self._seconds, self._exhausted, self._lost_after = seconds, exhausted, lost_after
+        self._random = random.Random()
+        self._answered = 0
+
+    def room(self) -> int:
+        return ROOM - len(self._queue)
+
+    def poll(self, timeout: float | None = None) -> list[tuple[str, Result | RequestError]]:
+        hand = dict(list(self._queue.items())[:2])
+        others = {key: request for key, request in self._queue.items() if key not in hand}
+        time.sleep(self._seconds * len(hand))
+        self._answered += len(hand)
+        if self._lost_after is not None and self._answered > self._lost_after:
+            raise Phi4Error("CUDA error: the device is lost", "Look at it with nvidia-smi")
+        self._queue = hand
+        answers = super().poll(timeout)
+        self._queue = others
+        return [(key, self._broken(answer)) for key, answer in answers]
+
+    def _broken(self, answer: Result | RequestError) -> Result | RequestError:
+        if self._random.random() < self._exhausted:
+            return MemoryExhaustedError("a request does not fit into memory", "Make the chunks shorter")
+        return answer
+
+
+def main() -> None:
+    faults = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+
+    def open_faulty(*_: Any, **__: Any) -> FaultyEngine:
+        return FaultyEngine(**faults)
+
+    options.open_engine = open_faulty  # type: ignore[assignment]
+    sys.argv = ["phi4mm", *sys.argv[2:]]
+    __main__.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""Runs that nobody sits by: inputs that are named while others run, what is said meanwhile, how a run is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import soundfile
+from conftest import Phi4mm
+from recordings import tone
+
+from phi4mm_cli import console, display
+from phi4mm_cli.driver import Job
+from phi4mm_cli.schema import Clip, Message, Request, Result, Sampling, Source
+
+ECHO = ("--engine", "echo", "--no-vad")
+PROGRAM = str(Path(__file__).with_name("faulty_program.py"))
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PHI4MM_CONFIG", "")
+
+
+def record(*names: str, seconds: float = 1.0) -> None:
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(name, tone(16000, seconds), 16000)
+
+
+def begin(arguments: list[str], **faults: float) -> subprocess.Popen[str]:
+    """The program with a slow engine, in a session of its own."""
+    Path("faults.json").write_text(json.dumps(faults), encoding="utf-8")
+    command = [sys.executable, "-u", PROGRAM, "faults.json", "transcribe", "--no-vad", *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=pipe, encoding="utf-8", start_new_session=True, bufsize=1
+    )
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+# ------------------------------------------------------------------------------------------ named while others run
+
+
+def test_each_line_is_answered_before_the_next_is_named() -> None:
+    record("a.wav", "b.wav")
+    run = begin(["--files-from", "-", "--jsonl"])
+    assert run.stdin is not None and run.stdout is not None
+    for name, task in (
+        ("a.wav", "transcript"),
+        ("none.wav", "failure"),
+        ("b.wav", "transcript"),
+        ("a.wav", "transcript"),
+    ):
+        run.stdin.write(f"{name}\n")
+        line = json.loads(run.stdout.readline())  # waits for it, while there is no other line to come
+        assert (line["source"], line["task"]) == (name, task)
+    _, stderr = run.communicate(timeout=60)
+    assert run.returncode == 3
+    assert stderr.splitlines()[-1] == "phi4mm: 4 inputs: 3 done, 1 failed"
+
+
+def test_what_is_wrong_with_one_line_is_its_own_failure(phi4mm: Phi4mm) -> None:
+    record("a/talk.wav", "b/talk.wav", "talk.wav", "new.wav")
+    Path("talk.txt").write_text("old", encoding="utf-8")
+    lines = "talk.wav\na\nb/none\nnew.wav\n"
+    run = phi4mm("transcribe", "b/talk.wav", "--files-from", "-", "--no-overwrite", *ECHO, input=lines)
+    assert run.returncode == 3
+    assert "b/talk.wav: talk.txt exists" in run.stderr
+    assert "would both write talk.txt" in run.stderr
+    assert Path("talk.txt").read_text(encoding="utf-8") == "old"
+    assert Path("a/talk.txt").exists() and Path("new.txt").exists()
+
+
+def test_what_is_done_before_is_not_done_again(phi4mm: Phi4mm) -> None:
+    record("a.wav", "b.wav")
+    arguments = ("transcribe", "--files-from", "-", "-o", "out", *ECHO)
+    assert phi4mm(*arguments, input="a.wav\n").stderr == ""
+    run = phi4mm(*arguments, input="b.wav\na.wav\n")
+    assert run.stderr == "phi4mm: 2 inputs: 1 done, 1 done before\n"
+    assert phi4mm(*arguments, "--srt", input="b.wav\na.wav\n").stderr == "phi4mm: 2 inputs: 2 done\n"
+
+
+# ------------------------------------------------------------------------------------------ stopped
+
+
+def outputs() -> list[str]:
+    return sorted(path.name for path in Path("out").glob("*.txt"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_lets_what_is_in_hand_be_finished(number: signal.Signals, code: int) -> None:
+    record(*(f"rec/{i:02}.wav" for i in range(30)), seconds=1.5)
+    run = begin(["rec", "-o", "out", "--chunk-seconds", "1"], seconds=0.2)  # two chunks each
+    wait_for(lambda: len(outputs()) > 1)
+    run.send_signal(number)
+    _, stderr = run.communicate(timeout=60)
+    assert run.returncode == code
+    assert 2 <= len(outputs()) < 30
+    assert "finishing" in stderr and "ends it at once" in stderr
+    assert {len(Path("out", name).read_text(encoding="utf-8").splitlines()) for name in outputs()} == {2}
+    again = begin(["rec", "-o", "out", "--chunk-seconds", "1"])
+    assert again.wait(60) == 0
+    assert len(outputs()) == 30
+
+
+def test_a_second_signal_ends_it_at_once() -> None:
+    record(*(f"rec/{i}.wav" for i in range(9)), seconds=1.5)
+    run = begin(["rec", "-o", "out", "--chunk-seconds", "1"], seconds=1.0)
+    assert run.stderr is not None
+    wait_for(lambda: len(outputs()) > 0)
+    run.send_signal(signal.SIGINT)
+    assert "finishing" in run.stderr.readline()
+    began = time.monotonic()
+    run.send_signal(signal.SIGINT)
+    _, stderr = run.communicate(timeout=60)
+    assert time.monotonic() - began < 9  # not all that it had in hand
+    assert (run.returncode, stderr) == (130, "phi4mm: interrupted; finished outputs are kept\n")
+
+
+def test_one_file_alone_is_not_finished_and_neither_is_what_nothing_is_answered_of() -> None:
+    record("long.wav", seconds=20.0)
+    run = begin(["long.wav", "-o", "out", "--chunk-seconds", "1"], seconds=1.0)
+    wait_for(lambda: Path("out/.phi4mm/journal.jsonl").exists())
+    run.send_signal(signal.SIGINT)
+    _, stderr = run.communicate(timeout=60)
+    assert (run.returncode, stderr.splitlines()[-1]) == (130, "phi4mm: interrupted; finished outputs are kept")
+    waiting = begin(["--files-from", "-", "--jsonl"])
+    assert waiting.stdin is not None and waiting.stdout is not None
+    waiting.stdin.write("none.wav\n")
+    assert "failure" in waiting.stdout.readline()
+    waiting.send_signal(signal.SIGTERM)
+    assert waiting.wait(60) == 143
+
+
+# ------------------------------------------------------------------------------------------ what is said
+
+
+def clip(name: str, start: float, end: float) -> Request:
+    return Request((Message("user", (Clip(Source(name, 1, ""), start, end),)),), Sampling(10))
+
+
+def test_off_a_terminal_a_line_a_minute(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
+    result, lengths = Result("a", (1,), "stop", 1), dict.fromkeys("abcd", 600.0)
+    with display.display(lengths, "a", quiet=False, tally=lambda: "1 failed, 2 warnings") as shown:
+        for name in "abc":
+            for start in range(0, 600, 30):
+                now[0] += 1.5
+                shown.advance(Job(name, tuple), clip(name, start, start + 30.0), result)
+            shown.finish(Job(name, tuple))
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["phi4mm: 1/4 files, 20:00/40:00 heard, 20x, 1 failed, 2 warnings, 1:00 left"]
+    with display.display(lengths, "a", quiet=True) as shown:
+        now[0] += 100
+        shown.finish(Job("a", tuple))
+    assert capsys.readouterr().err == ""
+
+
+def test_two_lines_on_a_terminal() -> None:
+    record("a.wav", "b.wav", "c.wav", seconds=4.0)
+    Path("faults.json").write_text('{"seconds": 0.3}', encoding="utf-8")
+    parent, child = pty.openpty()
+    command = [sys.executable, PROGRAM, "faults.json", "transcribe", "a.wav", "b.wav", "c.wav", "none.wav", "-o", "out"]
+    run = subprocess.Popen(
+        [*command, "--no-vad", "--chunk-seconds", "1"],
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=child,
+        stderr=child,
+    )
+    os.close(child)
+    seen = b""
+    try:
+        while piece := os.read(parent, 65536):
+            seen += piece
+    except OSError:  # Linux: the other side is closed
+        pass
+    os.close(parent)
+    assert run.wait(60) == 3
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    assert re.search(r"[012]/3 files, 0:\d\d/0:12 heard, \d+x, 1 failed, \d+:\d\d left", text), text
+    assert "4 inputs: 3 done, 1 failed" in text
+
+
+def test_the_log_has_all_that_is_said_and_more(phi4mm: Phi4mm) -> None:
+    record("a.wav", "b.wav")
+    run = phi4mm("transcribe", "a.wav", "b.wav", "none.wav", "-o", "out", "--log", "night.log", "-q", *ECHO)
+    assert run.stderr.count("\n") == 1
+    phi4mm("transcribe", "a.wav", "b.wav", "-o", "a.wav/out", "--log", "night.log", *ECHO)
+    lines = [line.split(" ", 1) for line in Path("night.log").read_text(encoding="utf-8").splitlines()]
+    assert all(datetime.fromisoformat(at).tzinfo for at, _ in lines)
+    said = [what for _, what in lines]
+    assert said[0].startswith("error: none.wav: ")
+    assert {what.split(":")[0] for what in said[1:3]} == {"a.wav", "b.wav"}
+    assert said[3] == "3 inputs: 2 done, 1 failed"
+    assert said[4].startswith("error: cannot write to")
+    refused = phi4mm("transcribe", "a.wav", "--log", "none/night.log", *ECHO)
+    assert (refused.returncode, "cannot write the log" in refused.stderr) == (2, True)
+
+
+def test_a_log_on_a_full_disk_is_no_reason_to_stop() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no device that is always full")
+    with console.logged(Path("/dev/full")):
+        console.say("something", shown=False)
+        console.say("something else", shown=False)
