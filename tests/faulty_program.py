@@ -1,7 +1,8 @@
 """`python faulty_program.py FAULTS.json ARGUMENTS...`: phi4mm with an engine that is slow, and fails as it is told.
 
 The faults, all of them optional: `seconds` that an answer takes; `exhausted`, the share of requests that do not fit
-into memory, drawn anew in each run; `lost_after` so many answers the device is gone, and with it the engine.
+into memory, drawn anew in each run; `lost_after` so many answers the device is gone, and with it the engine; `count`, a
+file to which the key of each request is added that is answered; `room` for so many requests, `at_once` so many answers.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import random
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +20,31 @@ from phi4mm_cli.engines.echo import EchoEngine
 from phi4mm_cli.errors import MemoryExhaustedError, Phi4Error, RequestError
 from phi4mm_cli.schema import Result
 
-ROOM = 6  # requests in hand: some files
-
 
 class FaultyEngine(EchoEngine):
-    """Answers two requests at a time, as slowly and as badly as it is told."""
+    """Answers some requests at a time, as slowly and as badly as it is told."""
 
-    def __init__(self, seconds: float = 0.0, exhausted: float = 0.0, lost_after: int | None = None) -> None:
+    def __init__(
+        self,
+        seconds: float = 0.0,
+        exhausted: float = 0.0,
+        lost_after: int | None = None,
+        count: str | None = None,
+        room: int = 6,
+        at_once: int = 2,
+    ) -> None:
         super().__init__()
         self._seconds, self._exhausted, self._lost_after = seconds, exhausted, lost_after
+        self._count = Path(count).open("a", encoding="utf-8") if count else None  # noqa: SIM115 - as long as the program
+        self._room, self._at_once = room, at_once
         self._random = random.Random()
         self._answered = 0
 
     def room(self) -> int:
-        return ROOM - len(self._queue)
+        return self._room - len(self._queue)
 
     def poll(self, timeout: float | None = None) -> list[tuple[str, Result | RequestError]]:
-        hand = dict(list(self._queue.items())[:2])
+        hand = dict(islice(self._queue.items(), self._at_once))
         others = {key: request for key, request in self._queue.items() if key not in hand}
         time.sleep(self._seconds * len(hand))
         self._answered += len(hand)
@@ -43,6 +53,9 @@ class FaultyEngine(EchoEngine):
         self._queue = hand
         answers = super().poll(timeout)
         self._queue = others
+        if self._count is not None:
+            self._count.writelines(f"{key}\n" for key, _ in answers)
+            self._count.flush()
         return [(key, self._broken(answer)) for key, answer in answers]
 
     def _broken(self, answer: Result | RequestError) -> Result | RequestError:
