@@ -10,6 +10,7 @@ from phi4mm_cli import __version__, config
 from phi4mm_cli.commands import (
     captions,
     chat,
+    describe,
     models,
     ocr,
     sample,
@@ -33,6 +34,7 @@ app.command("transcribe", epilog=transcribe.EXAMPLES)(transcribe.command)
 app.command("translate", epilog=translate.EXAMPLES)(translate.command)
 app.command("summarize", epilog=summarize.EXAMPLES)(summarize.command)
 app.command("ocr", epilog=ocr.EXAMPLES)(ocr.command)
+app.command("describe", epilog=describe.EXAMPLES)(describe.command)
 app.command("chat", epilog=chat.EXAMPLES)(chat.command)
 app.command("serve", epilog=serve.EXAMPLES)(serve.command)
 app.command("serve-command", epilog=serve_command.EXAMPLES)(serve_command.command)

@@ -60,9 +60,10 @@ class _OpenFlow(Generic[T]):
     asked: list[str] = field(default_factory=list)  # keys of the round's requests, in order
     pending: dict[str, Request] = field(default_factory=dict)  # those that are not answered yet, by key
     answers: dict[str, Result] = field(default_factory=dict)
+    errors: dict[str, RequestError] = field(default_factory=dict)  # of requests of flows in a Gather
     usage: Usage = field(default_factory=lambda: Usage(0, 0, 0))  # so far, in all rounds
     remarks: dict[Remark, None] = field(default_factory=dict)  # so far, in order
-    inbox: deque[str] = field(default_factory=deque)  # keys of the answers that a Gather has not been given yet
+    inbox: deque[str] = field(default_factory=deque)  # keys of what a Gather has not been given yet
     told: int = 0  # how many of the Gather's values `on_part` has or will have
     exhausted: bool = True  # the round has no more requests
     busy: bool = False  # a step is running
@@ -170,6 +171,7 @@ class Driver(Generic[T]):
                 self._parts.clear()
                 for opened, _ in ended:
                     self._forget(opened)
+                self._cancel_unowned()
                 self._submit_ready()
                 self._schedule_all()
                 working = not self._fed or any(opened.busy for opened in self._open)
@@ -226,11 +228,16 @@ class Driver(Generic[T]):
     def _take(self, results: Iterable[tuple[str, Result | RequestError]]) -> None:
         for key, result in results:
             for opened in self._owners.pop(key, ()):
-                if isinstance(result, RequestError):
+                if not isinstance(result, RequestError):
+                    self._answer(opened, key, result)
+                elif isinstance(opened.round, Gather):
+                    del opened.pending[key]
+                    opened.errors[key] = result
+                    opened.inbox.append(key)
+                else:
                     opened.error, opened.stop = result, True
                     self._forget(opened)
-                else:
-                    self._answer(opened, key, result)
+                    self._cancel_unowned()
         self._room = self._engine.room()
         self._schedule_all()
 
@@ -249,17 +256,20 @@ class Driver(Generic[T]):
         if self._on_result is not None:
             self._on_result(opened.job, request, result)
 
-    def _forget(self, opened: _OpenFlow[T]) -> None:
-        """Drop what the flow still has with the engine, unless another flow asked for the same."""
-        opened.pending.clear()
-        for key, owners in list(self._owners.items()):
-            if opened in owners:
-                owners.remove(opened)
-                if not owners:
-                    self._engine.cancel(key)
-                    del self._owners[key]
+    def _cancel_unowned(self) -> None:
+        """Take from the engine what nobody waits for any more."""
+        for key in [key for key, owners in self._owners.items() if not owners]:
+            self._engine.cancel(key)
+            del self._owners[key]
 
     # -------------------------------------------------------------------- on any thread, with the lock held
+
+    def _forget(self, opened: _OpenFlow[T]) -> None:
+        """The flow waits no more for what it has with the engine."""
+        opened.pending.clear()
+        for owners in self._owners.values():
+            if opened in owners:
+                owners.remove(opened)
 
     def _wants_more(self) -> bool:
         if not self._open:
@@ -277,7 +287,7 @@ class Driver(Generic[T]):
             return
         if opened.round_over:
             resume = _resume(opened)
-            opened.asked, opened.answers, opened.error = [], {}, None
+            opened.asked, opened.answers, opened.errors, opened.error = [], {}, {}, None
             opened.inbox.clear()
             self._start_step(opened, resume)
         elif opened.inbox or (not opened.exhausted and self._room > len(self._ready)):
@@ -346,7 +356,11 @@ class Driver(Generic[T]):
         if isinstance(opened.round, Gather):
             while opened.inbox:
                 key = opened.inbox.popleft()
-                opened.round.take(key, opened.answers[key])
+                try:
+                    opened.round.take(key, opened.errors[key] if key in opened.errors else opened.answers[key])
+                except RequestError as error:
+                    self._give_up(opened, error)
+                    return
             opened.exhausted = False
         while wanted > 0 and not opened.stop:
             request = next(opened.round, None)
@@ -359,12 +373,21 @@ class Driver(Generic[T]):
                 if opened.error is not None:
                     break
                 opened.asked.append(key)
-                if key not in opened.pending and key not in opened.answers:
+                answered = key in opened.answers or key in opened.errors
+                if key not in opened.pending and not answered:
                     opened.pending[key] = request
                     self._ready.append((opened, request))
                     self._changed.notify_all()
-                elif key in opened.answers and isinstance(opened.round, Gather):
+                elif answered and isinstance(opened.round, Gather):
                     opened.inbox.append(key)
+
+    def _give_up(self, opened: _OpenFlow[T], error: RequestError) -> None:
+        """A flow in its Gather has not caught the error: now it is for the flow that gathers."""
+        with self._changed:
+            opened.error = error
+            self._forget(opened)
+        opened.exhausted = True
+        opened.inbox.clear()
 
 
 def _end(opened: _OpenFlow[T]) -> None:
@@ -390,5 +413,5 @@ def _resume(opened: _OpenFlow[T]) -> Callable[[], Iterable[Request]]:
     flow, error = opened.flow, opened.error
     if error is not None:
         return lambda: flow.throw(error)
-    results = [opened.answers[key] for key in opened.asked]
+    results = [opened.answers[key] for key in opened.asked if key in opened.answers]
     return lambda: flow.send(results)

@@ -3,7 +3,7 @@
 A flow yields requests, is sent their results in the same order, and returns its output record. What it yields may be
 a generator: then its requests are submitted as they come, and a recording is decoded while its first chunks are
 already with the model. A flow does no model I/O and knows no engine; given the same results it makes the same
-requests. A request that fails is raised at the flow's `yield` as a RequestError.
+requests. A request that fails is raised at the `yield` of the flow that made it, as a RequestError.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Generic, Self, TypeVar
 
+from phi4mm_cli.errors import RequestError
 from phi4mm_cli.schema import Request, Result
 
 T = TypeVar("T")
@@ -34,7 +35,8 @@ class Gather(Generic[T]):
     """Flows side by side within one flow, which yields it as its round and then finds what they returned in `values`.
 
     Each goes on as soon as its own requests are answered, whatever the others wait for, and is started when the
-    engine has room. A flow in it yields requests, not another Gather.
+    engine has room. A flow in it yields requests, not another Gather. What one
+    of them does not catch ends all.
     """
 
     def __init__(self, flows: Iterable[Flow[T]]) -> None:
@@ -55,16 +57,28 @@ class Gather(Generic[T]):
             self._resume(_Strand(next(self._numbers), flow), None)
         return self._ready.popleft()
 
-    def take(self, key: str, result: Result) -> None:
-        """The request with this key has been answered."""
+    def take(self, key: str, result: Result | RequestError) -> None:
+        """The request with this key has been answered, or has failed."""
         for strand in self._waiting.pop(key, ()):
+            if isinstance(result, RequestError):
+                self._give_up(strand)
+                self._resume(strand, result)
+                continue
             strand.answers[key] = result
             if all(asked in strand.answers for asked in strand.asked):
                 self._resume(strand, [strand.answers[asked] for asked in strand.asked])
 
-    def _resume(self, strand: _Strand[T], results: Sequence[Result] | None) -> None:
+    def _give_up(self, strand: _Strand[T]) -> None:
+        """What else it waits for is of no use to it any more."""
+        for key in strand.asked:
+            self._waiting[key] = [other for other in self._waiting.get(key, ()) if other is not strand]
+
+    def _resume(self, strand: _Strand[T], results: Sequence[Result] | RequestError | None) -> None:
         try:
-            requests = list(next(strand.flow) if results is None else strand.flow.send(results))
+            if isinstance(results, RequestError):
+                requests = list(strand.flow.throw(results))
+            else:
+                requests = list(next(strand.flow) if results is None else strand.flow.send(results))
             while not requests:
                 requests = list(strand.flow.send([]))
         except StopIteration as end:

@@ -28,6 +28,11 @@ WarningCode = Literal[
     "unjoined_bands",  # a page was shown in overlapping bands, in which no common lines were found
     "other_computation",  # the engine computes something else there than the model's own implementation
     "ignored_setting",  # the engine does not know a setting that was asked for
+    "failed_page",  # the engine could not read the page
+    "blank_page",  # nothing is on the page
+    "scaled_pictures",  # pictures were shown smaller than alone, or far smaller than they are
+    "fewer_frames",  # of a video, fewer frames were shown than were asked for
+    "no_sound",  # the sound of a video was to be heard, and it has none
 ]
 
 
@@ -41,7 +46,7 @@ class Warning:
     start: float | None = None  # seconds
     end: float | None = None  # seconds
     page: int | None = None  # counted from 1
-    healed: bool = False  # it was so once; what stands in the result is another answer, which can be trusted
+    healed: bool = False  # what stands in the result can be trusted: another answer, or the nothing of a blank page
 
     @property
     def is_of_the_engine(self) -> bool:
@@ -183,7 +188,35 @@ class Pages:
     task: Literal["pages"] = "pages"
 
 
-Body = Transcript | Translation | Summary | Pages
+DescriptionStyle = Literal["short", "detailed", "alt", "chart", "table", "prompt", "voice"]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A picture, a page or a frame as the model was shown it."""
+
+    size: tuple[int, int]  # width and height in pixels
+    shown: tuple[int, int]  # ... at which it was shown
+    tokens: int  # that it takes in the prompt
+    page: int | None = None  # counted from 1
+    time: float | None = None  # seconds, in a video
+    source: str | None = None  # the name of the input it is from, where there are several
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What the model says about pictures, pages or frames."""
+
+    text: str  # Markdown; with a schema, JSON
+    style: DescriptionStyle
+    pictures: tuple[Seen, ...]  # in the order in which they were shown
+    coverage: Coverage  # of a video in seconds, else in pages, and a picture is one
+    answer: Any = None  # with a schema, what the text says in JSON
+    warnings: tuple[Warning, ...] = ()
+    task: Literal["description"] = "description"
+
+
+Body = Transcript | Translation | Summary | Pages | Description
 
 T = TypeVar("T", bound=Any)
 

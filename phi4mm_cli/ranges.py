@@ -28,14 +28,15 @@ def _span(text: str) -> Span:
     first, dash, last = text.partition("-")
     if not dash or not (first or last):
         raise UsageError(f"'{text}' is no range", ADVICE)
-    start = _seconds(first.strip()) if first else 0.0
-    end = _seconds(last.strip()) if last else math.inf
+    start = seconds(first.strip()) if first else 0.0
+    end = seconds(last.strip()) if last else math.inf
     if end <= start:
         raise UsageError(f"the range '{text}' ends before it begins", ADVICE)
     return start, end
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """A time such as 90s, 1h2m, 1:02:03.5 or 12. Raises UsageError."""
     found = _CLOCK.fullmatch(text) or _UNITS.fullmatch(text)
     if not text or not found:
         raise UsageError(f"'{text}' is no time", ADVICE)

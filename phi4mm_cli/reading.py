@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from phi4mm_cli import cancel, paging, tables, trust
-from phi4mm_cli.errors import InputError
+from phi4mm_cli.errors import InputError, Phi4Error, RequestError
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.model.grid import MOST_CROPS
 from phi4mm_cli.options import SamplingOptions
@@ -55,11 +55,11 @@ class Read:
 
     page: Page
     warnings: tuple[Warning, ...] = ()
-    failed: InputError | None = None  # why there is nothing of it
+    failed: Phi4Error | None = None  # why there is nothing of it
 
 
 def read(document: Document, number: int, how: Reading) -> Flow[Read]:
-    """The page with this number. Damage that shows before the model is asked costs this page alone."""
+    """The page with this number. What is wrong with it, or what the engine cannot do with it, costs this page alone."""
     cancel.check()
     try:
         if how.text_layer is not TextLayer.IGNORE:
@@ -70,18 +70,28 @@ def read(document: Document, number: int, how: Reading) -> Flow[Read]:
                 message, action = "the page carries no text", "left empty; --text-layer prefer has the model read it"
                 return Read(Page(number, "", (), "text_layer", 0), (Warning("no_text", message, action, page=number),))
         views = paging.views(document.sheet(number), how.detail, how.most_crops)
+        if document.is_blank(number):
+            return Read(_nothing(number), (Warning("blank_page", "nothing is on the page", "left empty", page=number),))
     except InputError as error:
-        warning = Warning("unreadable_page", error.message, "left out", page=number)
-        return Read(Page(number, "", (), "model", 0), (warning,), error)
+        return Read(_nothing(number), (Warning("unreadable_page", error.message, "left out", page=number),), error)
     requests = [_request(document, number, view, how) for view in views]
-    answers = yield from _answers(requests, how.sampling)
+    try:
+        answers = yield from _answers(requests, how.sampling)
+    except RequestError as error:
+        return Read(_nothing(number), (Warning("failed_page", error.message, "left out", page=number),), error)
     warnings = [*_answer_warnings(number, answers)]
     text, apart = paging.joined([answer.text for answer in answers], _overlap(views))
     if apart:
         message = "bands of the page have no words in common where they overlap; some lines may be there twice"
         warnings.append(Warning("unjoined_bands", message, "kept them as they are", page=number))
+    if not text and all(answer.ended for answer in answers):
+        warnings.append(Warning("empty_answer", "the model read nothing on the page", "left empty", page=number))
     tokens = sum(view.tokens for view in views)
     return Read(Page(number, text, _tables(text), "model", tokens, len(views)), tuple(warnings))
+
+
+def _nothing(number: int) -> Page:
+    return Page(number, "", (), "model", 0)
 
 
 def _tables(text: str) -> tuple[Table, ...]:
@@ -140,10 +150,15 @@ def _answers(requests: Sequence[Request], sampling: SamplingOptions) -> Flow[lis
     return found
 
 
+def unfenced(text: str) -> str:
+    """Markdown without the fence that the model may have put around it all."""
+    fenced = _FENCED.fullmatch(text)
+    return fenced[1] if fenced else text
+
+
 def _usable(result: Result) -> _Answer:
     """What of an answer is text. The fence that the model may put around it all is none."""
-    fenced = _FENCED.fullmatch(result.text)
-    text = (fenced[1] if fenced else result.text).strip("\n")
+    text = unfenced(result.text).strip("\n")
     if result.finish == "stop":
         return _Answer(text, ended=True)
     cut = trust.without_loop(text)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import accumulate, pairwise
 
-from phi4mm_cli import languages, trust
+from phi4mm_cli import judging, languages
 from phi4mm_cli.errors import InputError, UsageError
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.material import Limits, Part
@@ -19,7 +19,7 @@ from phi4mm_cli.options import SamplingOptions
 from phi4mm_cli.outputs import SummaryPart, SummaryStyle, Warning
 from phi4mm_cli.prompt import AUDIO_TOKENS_PER_SECOND
 from phi4mm_cli.schema import Clip, Message, Profile, Request, Result
-from phi4mm_cli.splitting import packed, paragraphs
+from phi4mm_cli.splitting import packed
 from phi4mm_cli.timing import clock
 
 
@@ -256,13 +256,5 @@ def _judged(results: Sequence[Result], parts: Sequence[Part] = ()) -> list[Warni
     warnings: list[Warning] = []
     for i, result in enumerate(results):
         start, end = (parts[i].start, parts[i].end) if parts else (None, None)
-        if result.finish != "stop":
-            message = "the summary was cut off by its token budget"
-            warnings.append(Warning("token_limit", message, "kept as it is", start, end))
-        elif not result.text.strip():
-            message = "the model wrote nothing about what it was given"
-            warnings.append(Warning("empty_answer", message, "left out", start, end))
-        elif any(trust.is_looping(paragraph) for paragraph in paragraphs(result.text)):
-            message = "the summary says one thing over and over"
-            warnings.append(Warning("looping", message, "kept as it is", start, end))
+        warnings += judging.warnings(result, "the summary", start, end)
     return warnings

@@ -18,25 +18,26 @@ Writer = Callable[[Document, TextIO], None]
 
 
 def write_text(document: Document, file: TextIO) -> None:
-    """What is said, a segment a line; of a summary, its text; of pages theirs, unmarked, with form feeds between."""
+    """What is said, a segment a line; a summary or description; pages, unmarked, with form feeds between."""
     body = document.body
     if isinstance(body, Pages):
         plain = (page.text if page.read_by == "text_layer" else tables.plain(page.text) for page in body.pages)
         file.write("\f".join(text + "\n" for text in plain))
-    elif isinstance(body, Summary):
+    elif body.task == "summary" or body.task == "description":
         file.writelines(line + "\n" for line in body.text.splitlines())
     else:
         file.writelines(segment.text + "\n" for segment in _transcript(document).segments)
 
 
 def write_markdown(document: Document, file: TextIO) -> None:
-    """Pages as the model wrote them; a summary under the name of its source, and below it how much was read of it."""
+    """Pages as the model wrote them; others under the name of their source, and below how much was read of it."""
     body = document.body
     if isinstance(body, Pages):
         file.write(f"{body.text}\n")
         return
-    assert isinstance(body, Summary)
+    assert body.task == "summary" or body.task == "description"
     text = "".join(f"- {line}\n" for line in body.text.splitlines()) if body.style == "chapters" else f"{body.text}\n"
+    text = f"```json\n{text}```\n" if body.task == "description" and body.answer is not None else text
     sources = "".join(f"- {source}\n" for source in document.sources or ())
     file.write("\n".join(part for part in (f"# {document.source}\n", sources, text, f"*{read_of(body)}*\n") if part))
 

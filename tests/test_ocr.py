@@ -166,6 +166,13 @@ def test_a_fence_around_it_all_is_no_text(tmp_path: Path, fence: str) -> None:
 LINE_HEIGHT = 40  # pixels
 
 
+def ruled(width: int, height: int) -> Image.Image:
+    """A page that is not blank."""
+    page = Image.new("L", (width, height), 255)
+    page.paste(0, (100, 20, 200, height - 20))
+    return page
+
+
 def reads_lines(request: Request) -> Result:
     """Reads line n of a page at n times its height; of those that the band cuts, rubbish."""
     picture = picture_of(request)
@@ -184,7 +191,7 @@ def reads_lines(request: Request) -> Result:
 
 
 def test_a_dense_page_is_read_in_bands_and_no_line_twice(tmp_path: Path) -> None:
-    Image.new("L", (1280, 12000), 255).save(tmp_path / "strip.png")
+    ruled(1280, 12000).save(tmp_path / "strip.png")
     found = pages_of(tmp_path / "strip.png", ScriptedEngine(reads_lines))
     (page,) = found.pages
     assert page.bands == 3
@@ -197,7 +204,7 @@ def test_a_dense_page_is_read_in_bands_and_no_line_twice(tmp_path: Path) -> None
 
 
 def test_bands_without_common_lines_are_both_kept(tmp_path: Path) -> None:
-    Image.new("L", (1280, 12000), 255).save(tmp_path / "strip.png")
+    ruled(1280, 12000).save(tmp_path / "strip.png")
 
     def answer(request: Request) -> Result:
         top, _ = picture_of(request).band or (0, 0)
@@ -207,7 +214,7 @@ def test_bands_without_common_lines_are_both_kept(tmp_path: Path) -> None:
     assert len(found.text.splitlines()) == 3
     assert [warning.code for warning in found.warnings] == ["unjoined_bands"]
     blank = pages_of(tmp_path / "strip.png", ScriptedEngine(lambda _: answered("")))
-    assert (blank.text, blank.warnings) == ("", ())
+    assert (blank.text, [warning.code for warning in blank.warnings]) == ("", ["empty_answer"])
 
 
 # ------------------------------------------------------------------------------------------------- text of the file
@@ -220,12 +227,58 @@ def test_text_that_a_pdf_carries(tmp_path: Path) -> None:
         engine = ScriptedEngine(lambda request: answered("Read text"))
         found = pages_of(path, engine, Options(reading=Reading(text_layer=layer)))
         read_by[layer] = [(page.text, page.read_by) for page in found.pages]
-        assert [warning.code for warning in found.warnings] == ["no_text"] * (layer is TextLayer.ONLY)
-        assert len(engine.asked) == sum(page.read_by == "model" for page in found.pages)
-    seen = ("Read text", "model")
-    assert read_by[TextLayer.IGNORE] == [seen, seen]
-    assert read_by[TextLayer.PREFER] == [("Carried text", "text_layer"), seen]
+        assert [warning.code for warning in found.warnings] == ["no_text" if layer is TextLayer.ONLY else "blank_page"]
+        assert len(engine.asked) == (layer is TextLayer.IGNORE)
+    assert read_by[TextLayer.IGNORE] == [("Read text", "model"), ("", "model")]
+    assert read_by[TextLayer.PREFER] == [("Carried text", "text_layer"), ("", "model")]
     assert read_by[TextLayer.ONLY] == [("Carried text", "text_layer"), ("", "text_layer")]
+
+
+def test_a_page_without_text_of_its_own_is_read(tmp_path: Path) -> None:
+    path = write_scans(tmp_path / "a.pdf", [noise(60, 80)])
+    found = pages_of(path, EchoEngine(), Options(reading=Reading(text_layer=TextLayer.PREFER)))
+    assert (found.pages[0].read_by, found.pages[0].text[:8]) == ("model", "[picture")
+
+
+# ------------------------------------------------------------------------------------------------------- blank pages
+
+
+def test_nothing_is_asked_of_a_blank_page(tmp_path: Path) -> None:
+    dust = np.full((1754, 1240), 250, np.uint8) - np.random.default_rng(0).integers(0, 6, (1754, 1240), dtype=np.uint8)
+    dot = dust.copy()
+    dot[800:803, 600:603] = 60  # a full stop, at 150 dots to the inch
+    Image.fromarray(dust).save(tmp_path / "blank.jpg", quality=70)
+    Image.fromarray(dot).save(tmp_path / "dot.png")
+    engine = ScriptedEngine(lambda request: answered("."))
+    found = pages_of(tmp_path / "blank.jpg", engine)
+    assert (found.text, engine.asked) == ("", [])
+    assert [(warning.code, warning.healed) for warning in found.warnings] == [("blank_page", False)]
+    assert pages_of(tmp_path / "dot.png", engine).text == "."
+    back = pages_of(write_texts(tmp_path / "a.pdf", [["x"], [], ["x"]]), engine)
+    assert [page.text for page in back.pages] == [".", "", "."]
+    assert [(one.code, one.page, one.healed) for one in back.warnings] == [("blank_page", 2, True)]  # as it should be
+
+
+# ------------------------------------------------------------------------------------------------ pages that fail
+
+
+def test_a_page_that_the_engine_fails_on_costs_no_other(tmp_path: Path) -> None:
+    path = write_texts(tmp_path / "a.pdf", [["x"]] * 6)
+
+    def answer(request: Request) -> Result | RequestError:
+        if picture_of(request).page in (2, 5):
+            return RequestError("it does not fit into memory", "Use smaller pictures")
+        return answered("Read")
+
+    found = pages_of(path, ScriptedEngine(answer))
+    assert [page.text for page in found.pages] == ["Read", "", "Read", "Read", "", "Read"]
+    assert [(warning.code, warning.page, warning.healed) for warning in found.warnings] == [
+        ("failed_page", 2, False),
+        ("failed_page", 5, False),
+    ]
+    assert (found.coverage.total, found.coverage.read) == (6, 4)
+    with pytest.raises(RequestError, match="memory"):
+        pages_of(path, ScriptedEngine(answer), Options(selection("2,5")))
 
 
 def test_only_text_needs_no_model(phi4mm: Phi4mm, tmp_path: Path) -> None:
@@ -318,7 +371,8 @@ def test_the_same_answer_from_any_file_and_the_price_that_was_told(
     run = phi4mm("ocr", *names, "cut.jpg", *arguments, timeout=300)
     assert run.returncode == 3, run.stderr
     assert "cut.jpg: the picture cannot be decoded" in run.stderr
-    results = {result["source"]: result for result in map(json.loads, run.stdout.splitlines())}
+    lines = map(json.loads, run.stdout.splitlines())
+    results = {result["source"]: result for result in lines if result["task"] == "pages"}
     first = {name: results[name]["pages"][0] for name in names}
     assert len(first["a.png"]["text"]) > 5
     assert {(one["text"], one["image_tokens"]) for one in first.values()} == {
@@ -353,7 +407,8 @@ def test_bad_input_is_told_at_once(phi4mm: Phi4mm, tmp_path: Path) -> None:
     assert len(errors) == len(refused)
     for name, words in refused.items():
         assert any(f"error: {name}: " in line and words in line for line in errors), run.stderr
-    read = {result["source"]: result for result in map(json.loads, run.stdout.splitlines())}
+    results = [result for result in map(json.loads, run.stdout.splitlines()) if result["task"] == "pages"]
+    read = {result["source"]: result for result in results}
     assert set(read) == set(names) - set(refused)
     assert all(len(result["pages"]) == 1 and result["pages"][0]["bands"] == 1 for result in read.values())
 

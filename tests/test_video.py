@@ -17,7 +17,7 @@ from films import RATE, shade, write_film
 from PIL import Image
 
 from phi4mm_cli.errors import InputError
-from phi4mm_cli.media import audio, document, video
+from phi4mm_cli.media import FRAMES, audio, document, video
 from phi4mm_cli.media.video import Choice
 from phi4mm_cli.schema import Picture
 
@@ -42,7 +42,7 @@ def test_evenly_spread(tmp_path: Path) -> None:
     film = rising(tmp_path / "a.mp4")
     assert times(film, frames=4) == [2.5, 7.5, 12.5, 17.5]
     assert times(film, frames=1) == [10.0]
-    assert len(times(film)) == video.FRAMES
+    assert len(times(film)) == FRAMES
     spans = ((2.0, 4.0), (10.0, 14.0), (19.0, math.inf), (30.0, 31.0))
     assert times(film, frames=7, spans=spans) == [2.5, 3.5, 10.5, 11.5, 12.5, 13.5, 19.5]
     with pytest.raises(InputError, match="before the range begins"):

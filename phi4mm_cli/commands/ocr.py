@@ -78,8 +78,8 @@ class Options:
     reading: Reading = field(default_factory=Reading)
 
 
-def flow(source: Source, options: Options) -> Flow[Body]:
-    """The text of the pages of `source`. Raises InputError where there is none of them, and where none can be read."""
+def flow(source: Source, options: Options) -> Flow[Pages]:
+    """The text of the pages of `source`. Raises InputError where there is none of them; where none can be read, why."""
     from phi4mm_cli.media import document as documents
 
     with documents.Document(source) as document:
@@ -93,11 +93,14 @@ def flow(source: Source, options: Options) -> Flow[Body]:
     if len(failures) == len(found):
         raise failures[0]
     pages = tuple(read.page for read in found)
+    warnings = [warning for read in found for warning in read.warnings]
+    if any(page.text for page in pages):  # a blank page among others is as it should be
+        warnings = [replace(w, healed=True) if w.code == "blank_page" else w for w in warnings]
     return Pages(
         text=_marked(pages),
         pages=pages,
         coverage=Coverage("pages", document.page_count, len(found) - len(failures)),
-        warnings=tuple(warning for read in found for warning in read.warnings),
+        warnings=tuple(warnings),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -13,11 +13,12 @@ import typer
 
 from phi4mm_cli import hearing, language_check, languages, material, texts
 from phi4mm_cli.batch import run_files
-from phi4mm_cli.commands import transcribe
+from phi4mm_cli.commands import describe, transcribe
 from phi4mm_cli.errors import InputError, UsageError
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.grounding import Evidence
 from phi4mm_cli.hearing import Listening
+from phi4mm_cli.looking import Looking, probe_video
 from phi4mm_cli.material import Material
 from phi4mm_cli.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from phi4mm_cli.options import (
@@ -30,10 +31,11 @@ from phi4mm_cli.options import (
     with_shared,
 )
 from phi4mm_cli.output_options import PageOutputOptions
-from phi4mm_cli.outputs import Body, Point, Summary, Warning
+from phi4mm_cli.outputs import Body, Point, Summary, SummaryPart, Warning
 from phi4mm_cli.schema import Profile, Source
 from phi4mm_cli.summaries import LENGTHS, NOTHING, Condensed, Plan, Style, Wording, condense, plan
 from phi4mm_cli.task import CountTokens, Task
+from phi4mm_cli.video_options import VideoOptions
 
 LONGEST_PART = 30.0  # minutes of sound; the model card: up to 30 minutes where it is to summarize
 SHORTEST_PART, FEWEST_TOKENS = 0.5, 200  # of a recording, in minutes, and of a text
@@ -49,6 +51,8 @@ phi4mm summarize board-call.mp3 --style minutes --grounded --md
 
 phi4mm summarize lecture.mp4 --style chapters
 
+phi4mm summarize clip.mp4 --frames 16 --sound
+
 phi4mm summarize mon.json tue.json wed.json --together --prompt "What was decided this week?"
 
 cat notes.txt | phi4mm summarize - --length short
@@ -62,6 +66,7 @@ class Options:
     plan: Plan
     wording: Wording = field(default_factory=Wording)
     listening: Listening = field(default_factory=Listening)  # of what is to be transcribed first
+    seeing: describe.Options | None = None  # of videos, in place of hearing them alone
 
 
 def flow(sources: Sequence[Source], options: Options) -> Flow[Summary]:
@@ -69,6 +74,9 @@ def flow(sources: Sequence[Source], options: Options) -> Flow[Summary]:
 
     Raises InputError.
     """
+    if options.seeing is not None:
+        [source] = sources
+        return (yield from _seen(source, options.wording, options.seeing))
     wording, limits = options.wording, options.plan.limits
     with ExitStack() as files:
         materials: list[Material] = []
@@ -86,6 +94,14 @@ def flow(sources: Sequence[Source], options: Options) -> Flow[Summary]:
     elif wording.grounded:
         text, points = evidence.check(text)
     return _summary(text, condensed, points, materials, wording)
+
+
+def _seen(source: Source, wording: Wording, seeing: describe.Options) -> Flow[Summary]:
+    """What is seen in a video, and heard where that is asked for, in one request."""
+    found = yield from describe.flow([source], replace(seeing, prompt=wording.whole("the video", False)))
+    part = SummaryPart(sum(picture.tokens for picture in found.pictures), 0.0, found.coverage.total)
+    language = wording.language or language_check.judge(found.text)
+    return Summary(found.text, wording.name, language, (), (part,), found.coverage, found.warnings)
 
 
 def _material(source: Source, together: bool, options: Options, files: ExitStack) -> Flow[Material]:
@@ -142,6 +158,7 @@ def command(
         ),
     ],
     listening: ListeningOptions,
+    video: VideoOptions,
     batch: BatchOptions,
     engine: EngineOptions,
     sampling: SamplingOptions,
@@ -177,9 +194,17 @@ def command(
     if wording.by_times and (together or wording.length.isdecimal()):
         raise UsageError("--style chapters goes with neither --together nor a number of words")
 
+    if video.sound and not video.given:
+        raise UsageError("--sound is for videos that are looked at", "Say how, with --frames, --every or --scenes")
+    if video.given and (together or grounded or wording.by_times):
+        raise UsageError("what is seen has no words that can be quoted, and one video is looked at at a time")
+    looking = Looking(spans=listening.spans(), video=video)
+
     def prepare(profile: Profile, count: CountTokens) -> Callable[..., Flow[Body]]:
         fitting = plan(wording, profile, count, sampling, 60 * part_minutes, part_tokens)
-        options = Options(fitting, wording, hearing.listening(listening, sampling, profile))
+        chosen = replace(sampling, max_new_tokens=fitting.answer)
+        seeing = describe.Options(profile.context, count, looking=looking, sampling=chosen) if video.given else None
+        options = Options(fitting, wording, hearing.listening(listening, sampling, profile), seeing)
         return lambda *sources: flow(sources, options)
 
     recorded = {
@@ -187,10 +212,13 @@ def command(
         "part_minutes": part_minutes,
         "part_tokens": part_tokens,
         **listening.recorded(),
+        **video.recorded(),
         **sampling.recorded(),
     }
-    suffixes = AUDIO_SUFFIXES | VIDEO_SUFFIXES | texts.SUFFIXES
-    probe = partial(_probe, wording.by_times, listening.range)
+    suffixes = VIDEO_SUFFIXES if video.given else AUDIO_SUFFIXES | VIDEO_SUFFIXES | texts.SUFFIXES
+    probe: Callable[[Path], float | None] = partial(_probe, wording.by_times, listening.range)
+    if video.given:
+        probe = partial(probe_video, how=looking)
     task = Task("summarize", suffixes, probe, hearing.source, prepare, recorded, tag=TAG)
     raise typer.Exit(run_files(task, inputs, batch, engine, output, log, together))
 

@@ -49,3 +49,5 @@ DOCUMENT_SUFFIXES = frozenset(
         ".webp",
     ]
 )
+
+FRAMES = 16  # of a video that are looked at: so many of each its authors showed the model in VideoMME

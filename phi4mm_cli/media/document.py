@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
 from PIL import Image
 
 from phi4mm_cli.errors import InputError
@@ -13,6 +14,9 @@ from phi4mm_cli.media import audio, image
 from phi4mm_cli.media.decode import open_file
 from phi4mm_cli.media.pdf import Pdf, Sheet, is_pdf, natural_size, no_page
 from phi4mm_cli.schema import Picture, Source
+
+BLANK_SIDE = 1000  # pixels that a page is reduced to, so that the grain of its paper and of JPEG goes
+BLANK_GREYS = 12  # of 255, between the darkest and the lightest of them
 
 
 class Document:
@@ -38,6 +42,20 @@ class Document:
         """What a page of a PDF carries as text; "" where it carries none."""
         return self._pdf.text(number) if self._pdf else ""
 
+    def is_blank(self, number: int) -> bool:
+        """Whether a page is all of one colour, but for what noise makes of it; marks of a hair's breadth are seen."""
+        whole = self._seen(number).convert("L")
+        far = whole.reduce(max(1, max(whole.size) // BLANK_SIDE))
+        values = np.asarray(far)
+        return int(values.max()) - int(values.min()) <= BLANK_GREYS
+
+    def _seen(self, number: int) -> Image.Image:
+        if self._pdf:
+            width, height = natural_size(self._pdf.sheet(number))
+            scale = min(1.0, BLANK_SIDE / max(width, height))
+            return self._pdf.draw(number, (max(1, round(width * scale)), max(1, round(height * scale))))
+        return image.read(self.picture(number))
+
     def picture(self, number: int, size: tuple[int, int] | None = None, band: tuple[int, int] | None = None) -> Picture:
         """A page for the model to see."""
         page = number if self._pdf or self.page_count > 1 else None
@@ -55,6 +73,12 @@ class Document:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def is_one(path: Path) -> bool:
+    """Whether a file begins as a picture or a document does, whole or damaged. Raises InputError: no file."""
+    with open_file(path) as file:
+        return is_pdf(file) or image.is_picture(file)
 
 
 def page_count(path: Path) -> int:
@@ -104,4 +128,4 @@ def _is_pdf(path: Path) -> bool:
         return is_pdf(file)
 
 
-__all__ = ["Document", "Sheet", "no_page", "page_count", "read", "shown_size"]
+__all__ = ["Document", "Sheet", "is_one", "no_page", "page_count", "read", "shown_size"]

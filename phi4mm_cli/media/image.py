@@ -56,6 +56,18 @@ def read(picture: Picture) -> Image.Image:
             return _rgb(ImageOps.exif_transpose(image))
 
 
+def is_picture(file: BinaryIO) -> bool:
+    """Whether the file begins as a picture does, even if it is damaged, or of a kind that needs a plug-in."""
+    Image.init()
+    try:
+        with Image.open(file, formats=_known()):
+            return True
+    except UnidentifiedImageError:
+        return _is_heic(file)
+    except (Image.DecompressionBombError, *DAMAGE):
+        return True
+
+
 def image_size(path: str | Path, page: int | None = None) -> tuple[int, int]:
     """Width and height in pixels as the picture is seen, from the header alone. Raises InputError like `read`."""
     with open_file(Path(path)) as file, _opened(file, page) as image:
@@ -86,7 +98,7 @@ def _opened(file: BinaryIO, page: int | None) -> Iterator[Image.Image]:
 
             pillow_heif.register_heif_opener()
     try:
-        with Image.open(file, formats=[name for name in Image.OPEN if name in FORMATS]) as image:
+        with Image.open(file, formats=_known()) as image:
             count = getattr(image, "n_frames", 1) if page is not None else 1
             if page is not None and not 1 <= page <= count:
                 raise no_page(page, count)
@@ -103,6 +115,10 @@ def _opened(file: BinaryIO, page: int | None) -> Iterator[Image.Image]:
     except DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"the picture cannot be decoded: {reason}", "Copy it again, or save it as PNG.") from error
+
+
+def _known() -> list[str]:
+    return [name for name in Image.OPEN if name in FORMATS]
 
 
 def _not_a_picture(file: BinaryIO) -> InputError:

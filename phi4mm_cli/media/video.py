@@ -23,13 +23,12 @@ from PIL import Image
 
 from phi4mm_cli import cancel
 from phi4mm_cli.errors import InputError
+from phi4mm_cli.media import FRAMES
 from phi4mm_cli.media.container import FORMATS
 from phi4mm_cli.media.decode import QuietFile, clock, open_file
 from phi4mm_cli.media.headers import duration_tag
 from phi4mm_cli.schema import Picture, Source
 
-FRAMES = 16  # of a video; so many its authors showed the model of each in VideoMME
-MOST_FRAMES = 64  # that the model takes: its card
 LOOKS = 8  # moments of a video that are compared for each scene that is asked for
 SHORTEST_SCENE = 0.5  # seconds
 THUMBNAIL = (32, 18)  # pixels
@@ -38,6 +37,7 @@ FEWEST_LOOKS = 2  # for each scene; where key frames are fewer, and sparser than
 SPARSE = 2.0  # seconds
 SLACK = 1.5  # seconds that the last frame may lack to what the header promises
 NEAR = 0.25  # seconds, to which the end of a file that was cut off is found
+OPTIONS = {"format_whitelist": FORMATS}
 ADVICE = "Copy it again, or convert it to MP4."
 
 Span = tuple[float, float]  # seconds; the end may be infinite
@@ -61,6 +61,16 @@ class Choice:
     every: float | None = None  # seconds from one to the next
     scenes: bool = False
     spans: tuple[Span, ...] = ((0.0, math.inf),)  # first to last; nothing outside of them is looked at
+
+
+def is_film_or_sound(path: Path) -> bool:
+    """Whether a file begins as a video or a recording does. Raises InputError where it is no file."""
+    with open_file(path) as file:
+        try:
+            with av.open(QuietFile(file), options=OPTIONS, metadata_errors="replace") as opened:
+                return bool(opened.streams.video or opened.streams.audio)
+        except (av.error.FFmpegError, ValueError):
+            return False
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -221,7 +231,7 @@ def _upright(frame: VideoFrame, stream: VideoStream) -> Image.Image:
 def _opened(file: BinaryIO) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The video with its track of moving pictures; the cover of a record is none. Raises InputError."""
     try:
-        opened = av.open(QuietFile(file), options={"format_whitelist": FORMATS}, metadata_errors="replace")
+        opened = av.open(QuietFile(file), options=OPTIONS, metadata_errors="replace")
         with cast(InputContainer, opened) as video:
             moving = [s for s in video.streams.video if Disposition.attached_pic not in s.disposition]
             stream = next((s for s in moving if s.codec_context is not None), None)
