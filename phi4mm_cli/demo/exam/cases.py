@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
+import av
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
@@ -20,11 +22,12 @@ from phi4mm_cli.demo.world.lexicon import LANGUAGES, Language, Phrase
 from phi4mm_cli.demo.world.speakers import Speaker
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.media import audio
-from phi4mm_cli.schema import Clip, Message, Picture, Request, Sampling
+from phi4mm_cli.schema import Clip, Message, Request, Sampling, Source
 
 RATE = 16000  # Hz
 BUDGET = 400  # tokens
 SWITCH = 4096  # tokens, where LongRoPE's long factors begin
+FILM_SECONDS, FILM_RATE, FILM_BITS = 20, 3, 4_000_000  # seconds, frames and bits a second
 BEYOND = 335.0  # seconds of silence that take more than 4,096 tokens
 TURNS_BEYOND = 330  # of small talk, which do so too
 Samples = NDArray[np.float32]
@@ -118,12 +121,29 @@ class Studio:
         soundfile.write(path, np.clip(samples, -1, 1), RATE)
         return path
 
-    def picture(self, image: Image.Image) -> Picture:
+    def picture(self, image: Image.Image) -> Source:
         """A new file of the picture."""
         self._count += 1
         path = self._folder / f"{self._count}.png"
         image.save(path)
-        return Picture(audio.source(path))
+        return audio.source(path)
+
+    def film(self, images: Sequence[Image.Image]) -> Source:
+        """A new video, which shows the pictures one after another."""
+        self._count += 1
+        path = self._folder / f"{self._count}.mp4"
+        with av.open(path, "w") as video:
+            stream = video.add_stream("mpeg4", rate=FILM_RATE)
+            stream.width, stream.height = images[0].size
+            stream.bit_rate = FILM_BITS
+            count = FILM_SECONDS * FILM_RATE
+            for number in range(count):
+                shown = images[number * len(images) // count]
+                frame = av.VideoFrame.from_ndarray(np.asarray(shown.convert("RGB")), format="rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, FILM_RATE)
+                video.mux(stream.encode(frame))
+            video.mux(stream.encode(None))
+        return audio.source(path)
 
     def clip(self, path: Path) -> Clip:
         """A recording as a whole."""

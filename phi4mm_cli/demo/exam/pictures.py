@@ -1,4 +1,4 @@
-"""Questions about pictures."""
+"""Questions about pictures, through the flows of `describe` and `ocr`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from phi4mm_cli.demo.exam.cases import Case, Skill, Studio, asked
-from phi4mm_cli.demo.world import documents, pictures, prompts, scenes
+from phi4mm_cli.commands import describe, ocr
+from phi4mm_cli.demo.exam.cases import SWITCH, Case, Skill, Studio
+from phi4mm_cli.demo.world import documents, pictures, scenes
 from phi4mm_cli.demo.world.pictures import Drawing
-from phi4mm_cli.schema import Message, Part
+from phi4mm_cli.flow import Flow
+from phi4mm_cli.looking import Looking
+from phi4mm_cli.schema import Clip, Profile, Source
+from phi4mm_cli.video_options import VideoOptions
 
 SIZE_BEYOND = 1700  # pixels to a side, which take more than 4,096 tokens
+FILM_BEYOND = 900  # ... of three frames of a video
+FRAMES = 3  # of a film that the model is shown, as many as in training
 
 Drawn = tuple[Sequence[Drawing], str, str]  # pictures, question, answer
 
@@ -25,11 +31,47 @@ def shown(
         while True:
             size = SIZE_BEYOND if beyond else studio.rng.choice((pictures.CROP, studio.rng.randint(250, 850)))
             drawings, question, answer = draw(studio.rng, size)
-            parts: list[Part] = [studio.picture(drawing.image) for drawing in drawings]
-            parts.append(studio.clip(studio.record([question])) if spoken else question)
-            yield Case(partial(asked, (Message("user", tuple(parts)),), beyond=beyond), answer)
+            sources = [studio.picture(drawing.image) for drawing in drawings]
+            asked = studio.clip(studio.record([question])) if spoken else question
+            yield Case(partial(described, sources, asked, beyond), answer)
 
     return cases
+
+
+def filmed(studio: Studio, beyond: bool) -> Iterator[Case]:
+    """Videos of 20 s in which a shape moves."""
+    while True:
+        film, answer = scenes.frames(studio.rng)
+        size = FILM_BEYOND if beyond else pictures.CROP
+        source = studio.film([pictures.draw_scene(items, studio.rng, size).image for items in film])
+        yield Case(partial(described, [source], scenes.MOTION, beyond), answer)
+
+
+def described(sources: Sequence[Source], question: str | Clip, beyond: bool) -> Flow[str]:
+    """What `phi4mm describe --frames 3 --no-times` answers. Raises ValueError where `beyond` 4,096 tokens is not."""
+    options = describe.Options(
+        context=Profile().context,
+        count=len,  # letters: more than the tokens, which are few beside those of pictures
+        prompt=question if isinstance(question, str) else None,
+        voice=question if isinstance(question, Clip) else None,
+        looking=Looking(video=VideoOptions(frames=FRAMES)),
+        times=False,  # the demo is not trained to be told them
+    )
+    body = yield from describe.flow(sources, options)
+    _require(beyond, sum(picture.tokens for picture in body.pictures))
+    return body.text
+
+
+def read(source: Source, beyond: bool) -> Flow[str]:
+    """What `phi4mm ocr` writes. Raises ValueError where `beyond` 4,096 tokens is not."""
+    body = yield from ocr.flow(source, ocr.Options())
+    _require(beyond, sum(page.image_tokens for page in body.pages))
+    return body.text
+
+
+def _require(beyond: bool, tokens: int) -> None:
+    if beyond and tokens <= SWITCH:
+        raise ValueError(f"pictures of only {tokens} tokens")
 
 
 def _description(rng: random.Random, size: int) -> Drawn:
@@ -64,17 +106,18 @@ def _several(three: Sequence[scenes.Scene], rng: random.Random, size: int) -> li
     return [pictures.draw_scene(items, rng, side) for items, side in zip(three, sizes, strict=True)]
 
 
-def page(write: Callable[[random.Random], str]) -> Callable[[random.Random, int], Drawn]:
+def page(write: Callable[[random.Random], str]) -> Callable[[Studio, bool], Iterator[Case]]:
     """Pages of text that `write` makes."""
 
-    def draw(rng: random.Random, size: int) -> Drawn:
-        text = write(rng)
-        drawing = pictures.draw_text(text, rng)
-        if size == SIZE_BEYOND:
-            drawing = pictures.on_ground(drawing, size)
-        return [drawing], prompts.READ, text
+    def cases(studio: Studio, beyond: bool) -> Iterator[Case]:
+        while True:
+            text = write(studio.rng)
+            drawing = pictures.draw_text(text, studio.rng)
+            if beyond:
+                drawing = pictures.on_ground(drawing, SIZE_BEYOND)
+            yield Case(partial(read, studio.picture(drawing.image), beyond), text)
 
-    return draw
+    return cases
 
 
 SHAPES = (
@@ -83,11 +126,12 @@ SHAPES = (
     Skill("Which of three pictures differs, and how", "exact", 95, shown(_difference)),
     Skill("The highest and the lowest bar", "exact", 95, shown(_bars)),
     Skill("Frames of a film: what moves where", "exact", 95, shown(_motion)),
+    Skill("A video of 20 s: what moves where", "exact", 95, filmed),
     Skill("A spoken question about a picture", "exact", 95, shown(_question, spoken=True)),
 )
 READING = (
-    Skill("A line of text", "character error rate", 3, shown(page(documents.line))),
-    Skill("A short page", "character error rate", 3, shown(page(documents.page))),
-    Skill("A table, to Markdown", "character error rate", 3, shown(page(documents.table))),
-    Skill("A receipt", "character error rate", 3, shown(page(documents.receipt))),
+    Skill("A line of text", "character error rate", 3, page(documents.line)),
+    Skill("A short page", "character error rate", 3, page(documents.page)),
+    Skill("A table, to Markdown", "character error rate", 3, page(documents.table)),
+    Skill("A receipt", "character error rate", 3, page(documents.receipt)),
 )
