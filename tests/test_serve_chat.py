@@ -11,6 +11,7 @@ from typing import Any
 import openai
 import pytest
 import soundfile
+from PIL import Image
 from serving import Server, call, client
 
 from phi4mm_cli.commands.sample import SAMPLES
@@ -105,6 +106,15 @@ def test_parts_are_in_the_order_given_or_where_the_text_names_them(echo_server: 
     )
     earlier = [*asked(one, words("a")), {"role": "assistant", "content": "b"}, *asked(words("<|audio_1|> c"))]
     assert said(echo_server, earlier) == "[0.000-1.000] a b <|audio_1|> c"
+
+
+def test_pictures_are_seen_in_place(echo_server: Server) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (60, 40), "red").save(file, "PNG")
+    url = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    seen = {"type": "image_url", "image_url": {"url": url, "detail": "low"}}
+    assert said(echo_server, asked(words("<|image_1|>What is it?"), seen)) == "[picture] What is it?"
+    assert said(echo_server, asked(spoken(recording((0, 1))), seen)) == "[0.000-1.000] [picture]"
 
 
 def test_sizes_and_ends(echo_server: Server) -> None:

@@ -120,6 +120,7 @@ def test_errors_are_objects(echo_server: Server, method: str, path: str, body: A
         (["--host", "0.0.0.0"], 2, "there is no key"),
         (["--host", "256.1.1.1"], 2, "cannot listen"),
         (["--api-key-file", "missing"], 2, "cannot read the key"),
+        (["--api-key-file", "."], 2, "cannot read the key"),
         (["--max-queue", "0"], 2, "--max-queue"),
         (["--model", "missing/", "--engine", "local"], 5, "model"),
     ],

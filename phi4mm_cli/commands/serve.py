@@ -159,14 +159,17 @@ def _require_packages() -> None:
 def _key(path: Path | None) -> str | None:
     """The key that clients must have, None where they need none. Raises UsageError."""
     if path is None:
-        return os.environ.get(KEY_VARIABLE) or None
-    try:
-        key = path.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise UsageError(f"cannot read the key from {path}: {reason}", "Name a file with the key in it") from None
+        key = os.environ.get(KEY_VARIABLE, "")
+        if not key:
+            return None
+    else:
+        try:
+            key = path.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise UsageError(f"cannot read the key from {path}: {reason}", "Name a file with the key in it") from None
     if not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise UsageError(f"{path} holds no key", "A key is one line of ASCII characters without spaces")
+        raise UsageError(f"{path or KEY_VARIABLE} holds no key", "A key is one line of ASCII characters without spaces")
     return key
 
 
