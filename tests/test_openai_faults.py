@@ -10,17 +10,21 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import recorded
+import soundfile
 from web import Answer, Heard, Web, serving
 
 from phi4mm_cli.engines.openai import exchange, servers, transport
 from phi4mm_cli.engines.openai.engine import OpenAIEngine
 from phi4mm_cli.errors import MissingError, Phi4Error, RequestError, UsageError
+from phi4mm_cli.media import audio
 from phi4mm_cli.model.checkpoint import DEFAULT_MODEL
-from phi4mm_cli.schema import Message, Request, Result, Sampling
+from phi4mm_cli.schema import Clip, Message, Request, Result, Sampling
 
 KEY = "sk-very-secret-0123456789"
 
@@ -375,6 +379,43 @@ def test_so_many_at_once_and_no_more() -> None:
         assert engine.room() == 6
         answered(engine, 20)
         assert most[0] == 3
+
+
+def test_large_requests_are_fewer_at_once(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "long.wav", np.zeros(16000 * 100, np.int16), 16000)
+    source = audio.source(tmp_path / "long.wav")
+    lock, now, most = threading.Lock(), [0], [0]
+
+    def counted(heard: Heard) -> None:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.05)
+        with lock:
+            now[0] -= 1
+        recorded.answering()(heard)
+
+    with serving(counted) as web, opened(web, concurrency=4) as engine:
+        for number in range(6):
+            clip = Clip(source, number / 10, 90.0)  # of two slots
+            engine.submit(Request((Message("user", (clip, "What is said?")),), Sampling(20)))
+        found: dict[str, Result | RequestError] = {}
+        while len(found) < 6:
+            found |= dict(engine.poll())
+    assert all(isinstance(result, Result) for result in found.values())
+    assert most[0] == 2
+
+
+def test_counting_does_not_wait_for_a_server_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "COUNT_SECONDS", 0.2)
+
+    def answer(heard: Heard) -> None:
+        (silent if heard.path == "/tokenize" else recorded.answering())(heard)
+
+    with serving(answer) as web, opened(web) as engine:
+        began = time.monotonic()
+        assert engine.count_tokens("x" * 30) == 10
+        assert time.monotonic() - began < 1.4
 
 
 def test_numbers_that_make_no_sense() -> None:

@@ -25,6 +25,8 @@ ACCIDENTS = 2  # that a request survives: errors 500, lost connections, answers 
 BUSY_SECONDS = 300.0  # that a request keeps asking servers which have no time
 LONGEST_PAUSE = 30.0  # seconds between two tries
 READERS = 4  # threads that read media
+SLOT_SECONDS = 60.0  # of sound; a request with more takes several slots, so that memory is bounded
+COUNT_SECONDS = 10.0  # that a server has to count the tokens of a text
 BYTES_PER_TOKEN = 3  # at the least, nearly: English has 4.5, and Chinese 3 and more
 
 Told = Callable[[str], None]
@@ -46,7 +48,7 @@ class Exchanges:
 
     def __init__(self, servers: Servers, transport: Transport, concurrency: int) -> None:
         self._servers, self._transport = servers, transport
-        self._slots = asyncio.Semaphore(concurrency)
+        self._concurrency, self._slots, self._turn = concurrency, asyncio.Semaphore(concurrency), asyncio.Lock()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="media")
         self._counts_tokens = True
 
@@ -55,8 +57,17 @@ class Exchanges:
 
         Raises RequestError, or another Phi4Error where no other request would fare better.
         """
-        async with self._slots:
+        heavy = len(request.pictures) + sum(clip.end - clip.start for clip in request.clips) / SLOT_SECONDS
+        taken, wanted = 0, max(1, min(self._concurrency, math.ceil(heavy)))
+        try:
+            async with self._turn:  # nobody else takes one of the slots that a large request waits for
+                while taken < wanted:
+                    await self._slots.acquire()
+                    taken += 1
             return await self.stream(request, note, None)
+        finally:
+            for _ in range(taken):
+                self._slots.release()
 
     async def stream(self, request: Request, note: Told, on_piece: Told | None) -> Result:
         """The answer, its text handed over piece by piece where that is wanted. Raises like `answer`."""
@@ -91,16 +102,28 @@ class Exchanges:
         """How many tokens `text` is, where a server of a known family tells; else more than it will be."""
         for server in self._servers.all:
             if self._counts_tokens and server.served and server.served.family is not Family.OTHER:
-                prompt = text if server.served.family is Family.PHI4MM else wire.neutral(text)
-                asked = {"model": server.served.base, "prompt": prompt, "add_special_tokens": False}
-                try:
-                    reply = await self._transport.post(f"{server.url.removesuffix('/v1')}/tokenize", _dumped(asked))
-                    if reply.ok and isinstance(count := parsed(reply.body).get("count"), int):
-                        return count
-                    self._counts_tokens = False
-                except (FaultError, MalformedError):
-                    continue
+                count = await self._told_count(server, server.served, text)
+                if count is not None:
+                    return count
         return math.ceil(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN)
+
+    async def _told_count(self, server: Server, served: Served, text: str) -> int | None:
+        """What the server says; None where it says nothing of use."""
+        prompt = text if served.family is Family.PHI4MM else wire.neutral(text)
+        asked = _dumped({"model": served.base, "prompt": prompt, "add_special_tokens": False})
+        for _ in range(1 + ACCIDENTS):
+            try:
+                reply = await self._transport.post(f"{server.url.removesuffix('/v1')}/tokenize", asked, COUNT_SECONDS)
+                count = parsed(reply.body).get("count") if reply.ok else None
+            except FaultError as fault:
+                if fault.kind == "cut":  # as a connection does that was kept and is closed just then
+                    continue
+                return None
+            except MalformedError:
+                count = None
+            self._counts_tokens = isinstance(count, int)
+            return count if isinstance(count, int) else None
+        return None
 
     async def close(self) -> None:
         """End what is still being tried."""

@@ -84,9 +84,9 @@ class Transport:
         async with self._within(seconds), self._opened("GET", url, None) as response:
             return await _whole(response)
 
-    async def post(self, url: str, body: bytes) -> Reply:
-        """POST of JSON."""
-        async with self._within(self._seconds), self._opened("POST", url, body) as response:
+    async def post(self, url: str, body: bytes, seconds: float | None = None) -> Reply:
+        """POST of JSON, in at most so many seconds."""
+        async with self._within(seconds or self._seconds), self._opened("POST", url, body) as response:
             return await _whole(response)
 
     async def events(self, url: str, body: bytes) -> AsyncGenerator[Reply | str]:
