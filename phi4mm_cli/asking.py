@@ -13,7 +13,7 @@ from phi4mm_cli.flow import Flow
 from phi4mm_cli.options import EngineOptions, LogOptions
 from phi4mm_cli.outputs import Usage
 from phi4mm_cli.report import Loading, display
-from phi4mm_cli.schema import ModelInfo, Profile, Request, Result
+from phi4mm_cli.schema import ModelInfo, Profile, Remark, Request, Result
 
 T = TypeVar("T")
 
@@ -24,6 +24,7 @@ class Asking:
     def __init__(self, engine: Engine, loading: Loading, log: LogOptions) -> None:
         self._engine, self._loading, self._quiet = engine, loading, log.quiet
         self.usage = Usage(0, 0, 0)
+        self.remarks: dict[Remark, None] = {}  # of the engine, each once
 
     @property
     def info(self) -> ModelInfo:
@@ -46,6 +47,7 @@ class Asking:
             self._loading.bar = bar
             [outcome] = run([Job("answer", lambda: flow)], self._engine)
         self._count(outcome.usage)
+        self.remarks |= dict.fromkeys(outcome.remarks)
         if outcome.error is not None:
             raise outcome.error
         assert outcome.value is not None
@@ -64,6 +66,7 @@ class Asking:
                 waiting.close()  # the answer itself shows that the model is at work
                 yield piece
         self._count(Usage(1, result.prompt_tokens, len(result.tokens)))
+        self.remarks |= dict.fromkeys(result.remarks)
         return result
 
     def _count(self, spent: Usage) -> None:

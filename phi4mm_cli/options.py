@@ -150,7 +150,10 @@ class EngineOptions:
     url: Annotated[
         list[str] | None,
         option(
-            "--url", panel="Server", help="Of a server for --engine openai: http://localhost:8000/v1; several share."
+            "--url",
+            panel="Server",
+            metavar="URL",
+            help="Of a server for --engine openai: http://localhost:8000/v1; several share the work.",
         ),
     ] = None
     served: Annotated[

@@ -58,6 +58,15 @@ def test_tools_are_called_on_a_server(phi4mm: Phi4mm, tmp_path: Path) -> None:
     assert json.loads(run.stdout) == [{"name": "weather", "arguments": {"city": "Oslo"}}], run.stderr
 
 
+def test_what_a_server_ignores_is_recorded_with_tools_too(phi4mm: Phi4mm) -> None:
+    with serving(recorded.answering("It rains.")) as web:
+        choice = ("--num-beams", "2", "--engine", "openai", "--url", web.url)
+        run = phi4mm("tools", "run", "Weather?", "--json", "--command", "echo {city}", *choice)
+    assert run.returncode == 0, run.stderr
+    assert [warning["code"] for warning in json.loads(run.stdout)["warnings"]] == ["ignored_setting"]
+    assert run.stderr.count("num_beams") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -16,7 +16,7 @@ from phi4mm_cli import attaching, console
 from phi4mm_cli.asking import asking
 from phi4mm_cli.errors import AnswerError, ExitCode, UsageError
 from phi4mm_cli.options import EngineOptions, LogOptions, SamplingOptions, option, with_shared
-from phi4mm_cli.outputs import Timings
+from phi4mm_cli.outputs import Timings, remarked
 from phi4mm_cli.schema import Message, to_json
 from phi4mm_cli.tool_options import ActingOptions, Acts, CallOptions, OfferOptions, offers
 from phi4mm_cli.tools import SYSTEM, Tool, by_name, loop
@@ -111,7 +111,7 @@ def run(
                 timings=Timings(time.monotonic() - began),
                 usage=model.usage,
                 tools=tuple(offered),
-                body=done,
+                body=remarked(done, model.remarks),
             )
             stdout.write(json.dumps(exchange.to_json(), ensure_ascii=False, indent=2) + "\n")
         elif done.problem is None:
