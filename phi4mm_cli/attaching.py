@@ -1,4 +1,4 @@
-"""What comes with a question: pictures, recordings and documents, as the parts of a message."""
+"""What comes with a question: pictures, recordings, videos and documents, as the parts of a message."""
 
 from __future__ import annotations
 
@@ -21,13 +21,31 @@ class Attachment:
 
     name: str
     parts: tuple[Part, ...]
+    damage: str | None = None  # why it is not all of the file
 
 
-def message(words: str | None, attachments: Iterable[Attachment]) -> Message:
-    """The user's turn: pictures, recordings, documents, words, in the order that the model knows."""
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A file ends before it should; what could be read of it is used."""
+
+    what: str
+
+
+def message(words: str | None, attachments: Iterable[Attachment], room: int | None = None) -> Message:
+    """The user's turn: pictures, recordings, documents, words, in the order that the model knows.
+
+    The pictures are shown as finely as `room` tokens hold and the model knows together; None leaves each its own size.
+    Raises InputError where they are too many.
+    """
     parts = [part for attachment in attachments for part in attachment.parts]
-    parts.sort(key=lambda part: isinstance(part, Clip) + 2 * isinstance(part, str))
-    return Message("user", (*parts, words) if words else tuple(parts))
+    pictures = [part for part in parts if isinstance(part, Picture)]
+    if pictures and room is not None:
+        from phi4mm_cli.showing import shown
+
+        pictures = [one.picture for one in shown(pictures, room)]
+    sounds = [part for part in parts if isinstance(part, Clip)]
+    told = [part for part in (*parts, words) if isinstance(part, str) and part]
+    return Message("user", (*pictures, *sounds, *told))
 
 
 def picture(path: Path) -> Attachment:
@@ -48,12 +66,20 @@ def document(path: Path) -> Attachment:
     return _attached(path, _document)
 
 
-def _attached(path: Path, parts: Callable[[Path], Iterable[Part]]) -> Attachment:
+def video(path: Path) -> Attachment:
+    """Frames of a video, evenly spread, and its sound. Raises InputError."""
+    return _attached(path, _video)
+
+
+def _attached(path: Path, read: Callable[[Path], Iterable[Part | Damage]]) -> Attachment:
     path = path.expanduser()
     try:
-        return Attachment(path.name, tuple(parts(path.absolute())))
+        found = [*read(path.absolute())]
     except InputError as error:
         raise InputError(f"{path}: {error.message}", error.advice) from None
+    parts = tuple(part for part in found if not isinstance(part, Damage))
+    damage = [f"{path}: {part.what}" for part in found if isinstance(part, Damage)]
+    return Attachment(path.name, parts, "; ".join(damage) or None)
 
 
 def _picture(path: Path) -> Iterator[Part]:
@@ -63,13 +89,27 @@ def _picture(path: Path) -> Iterator[Part]:
     yield Picture(audio.source(path))
 
 
-def _recording(path: Path) -> Iterator[Part]:
+def _recording(path: Path) -> Iterator[Part | Damage]:
     from phi4mm_cli.media import audio
 
     with audio.open_recording(audio.source(path)) as opened:
         for _ in opened.blocks():  # headers are not always right about the length
             pass
         yield Clip(opened.source, 0.0, opened.seconds)
+        if opened.truncated:
+            yield Damage(opened.truncated)
+
+
+def _video(path: Path) -> Iterator[Part | Damage]:
+    from phi4mm_cli.media import audio
+    from phi4mm_cli.media import video as videos
+
+    info = videos.probe(path)
+    yield from videos.frames(audio.source(path), info=info)
+    if info.has_sound:
+        yield from _recording(path)
+    elif info.truncated:
+        yield Damage(info.truncated)
 
 
 def _document(path: Path) -> Iterator[Part]:

@@ -28,7 +28,7 @@ from phi4mm_cli.schema import Sampling
 # Options that a project's own file may not set: a cloned folder must not redirect recordings, choose what is run, or
 # have the model shown files.
 PERSONAL = frozenset({"model", "revision", "adapter", "engine", "tools", "functions", "command", "approve"})
-PERSONAL |= {"image", "audio", "doc", "session"}
+PERSONAL |= {"image", "audio", "video", "doc", "session"}
 PERSONAL |= {"address", "ship_media", "host", "port", "api_key_file"}
 
 MOST_WORKERS = 1024

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 from phi4mm_cli import console
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.segment import Segment, Segments
+
+    Lines = list[list[Segment]]
 
 
 class Page(Protocol):
@@ -77,22 +79,37 @@ class _Rendered:
         place = _finished(self._text)
         if place:
             self._live.update("", refresh=True)
-            self._print(self._text[:place])
+            self._print(self._lines(self._text[:place]))
             self._text = self._text[place:]
         self._live.start()
-        self._live.update(_tail(self._console, _markdown(self._text)), refresh=True)
+        rest = self._lines(self._text)[-max(1, self._console.height - 2) :]  # as many as the terminal has room for
+        self._live.update(_together(rest), refresh=True)
 
     def close(self) -> None:
         self._live.update("")
         self._live.stop()
-        if self._text.strip():
-            self._print(self._text)
+        if lines := self._lines(self._text):
+            self._print(lines)
 
-    def _print(self, text: str) -> None:
+    def _lines(self, text: str) -> Lines:
+        """What a Markdown text looks like, without empty lines around it."""
+        from rich.markdown import Markdown
+
+        lines = self._console.render_lines(Markdown(text, code_theme="ansi_dark"), pad=False)
+        shown = [number for number, line in enumerate(lines) if any(segment.text.strip() for segment in line)]
+        return lines[shown[0] : shown[-1] + 1] if shown else []
+
+    def _print(self, lines: Lines) -> None:
         if self._printed:
             self._console.print()  # as between blocks of one document
-        self._console.print(_markdown(text))
+        self._console.print(_together(lines), end="")
         self._printed = True
+
+
+def _together(lines: Lines) -> Segments:
+    from rich.segment import Segment, Segments
+
+    return Segments([segment for line in lines for segment in (*line, Segment.line())])
 
 
 def _finished(text: str) -> int:
@@ -104,17 +121,3 @@ def _finished(text: str) -> int:
         return 0
     lines = text.splitlines(keepends=True)
     return sum(map(len, lines[: tops[-1][0]]))
-
-
-def _markdown(text: str) -> RenderableType:
-    from rich.markdown import Markdown
-
-    return Markdown(text, code_theme="ansi_dark")
-
-
-def _tail(console: Console, shown: RenderableType) -> RenderableType:
-    """The last lines of what is shown, as many as the terminal has room for."""
-    from rich.segment import Segment, Segments
-
-    lines = console.render_lines(shown, pad=False)[-max(1, console.height - 2) :]
-    return Segments([segment for line in lines for segment in (*line, Segment.line())])

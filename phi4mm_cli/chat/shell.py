@@ -38,6 +38,7 @@ class Command:
 COMMANDS = (
     Command("image", "PATH", "Attach a picture to the next question."),
     Command("audio", "PATH", "Attach a recording; Enter alone asks what it asks."),
+    Command("video", "PATH", "Attach frames of a video, and its sound."),
     Command("doc", "PATH", "Attach a text or a PDF."),
     Command("system", "[TEXT|none]", "Show or set what the model should know and do."),
     Command("retry", "", "Ask the last question again, for another answer."),
@@ -52,6 +53,7 @@ COMMANDS = (
 ATTACH: dict[str, Attach] = {
     "image": attaching.picture,
     "audio": attaching.recording,
+    "video": attaching.video,
     "doc": attaching.document,
 }
 KEYS = 'Alt-Enter begins a new line; a question may also stand between lines of """. Ctrl-C stops an answer.'
@@ -105,10 +107,13 @@ class Shell:
     # ------------------------------------------------------------------------------------------------- asking
 
     def _ask(self, text: str) -> None:
-        said = attaching.message(text, self.attached)
+        said = self._message(text)
         self._asked_again = 0
         if self._answer(said, ()):
             self.attached = []
+
+    def _message(self, text: str | None) -> Message:
+        return attaching.message(text, self.attached, self._talker.room_for_pictures)
 
     def _retry(self) -> None:
         if not self._kept.conversation.turns:
@@ -146,7 +151,10 @@ class Shell:
         if not rest:
             console.tell("which file?", "error")
         for path in paths(rest):
-            self.attached.append(read(path))
+            attachment = read(path)
+            if attachment.damage:
+                console.tell(f"{attachment.damage}; what could be read is used", "warning")
+            self.attached.append(attachment)
 
     def _system(self, rest: str) -> None:
         if rest:
@@ -191,7 +199,7 @@ class Shell:
         console.tell(f"{counted(loaded.conversation)} from {path}")
 
     def _tokens(self) -> None:
-        said = attaching.message(None, self.attached)
+        said = self._message(None)
         conversation = self._kept.conversation
         taken = self._talker.tokens(self._talker.messages(conversation, said))
         attached = f", {len(self.attached)} attached" if self.attached else ""

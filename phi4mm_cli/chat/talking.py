@@ -22,6 +22,7 @@ T = TypeVar("T")
 Show = Callable[[str], None]
 
 BUDGET = 2048  # tokens of an answer
+SEEN = 0.75  # of the room, that the pictures of one question may take
 KEPT = 0.75  # of the room, once turns have to be dropped: not one each time, for then all would be read anew each time
 NEAR = 0.9  # of the room, from which on the user is told
 
@@ -98,12 +99,22 @@ class Talker:
         """How the tokens of an answer are chosen."""
         return self._options.sampling(min(BUDGET, self.context // 4))
 
+    @property
+    def room(self) -> int:
+        """Most tokens of a prompt: what an answer leaves."""
+        return self.context - min(self.sampling.max_new_tokens, self.context // 4)
+
+    @property
+    def room_for_pictures(self) -> int:
+        """Most tokens of the pictures in a question."""
+        return int(SEEN * self.room)
+
     def fit(self, conversation: Conversation, said: Message) -> Fitted:
         """The conversation with room for `said`: where there is too little, the oldest turns are dropped.
 
         The system prompt and the question always stay. Raises InputError where these alone are too much.
         """
-        room = self.context - min(self.sampling.max_new_tokens, self.context // 4)
+        room = self.room
         tokens, dropped = self.tokens(self.messages(conversation, said)), 0
         if tokens > room:
             for turn in conversation.turns:

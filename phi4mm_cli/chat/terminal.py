@@ -93,7 +93,7 @@ def _completer() -> Completer:
                     if command.name.startswith(name[1:]):
                         text = f"/{command.name}{' ' if command.takes else ''}"
                         yield Completion(text, -len(name), display_meta=command.help)
-            elif name[1:] in WITH_PATHS:
+            elif name[1:] in WITH_PATHS and complete_event.completion_requested:  # by Tab, not while it is typed
                 yield from paths.get_completions(Document(rest.lstrip()), complete_event)
 
     return Commands()

@@ -8,7 +8,7 @@ import select
 import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,18 +51,26 @@ class MediaOptions:
 
     image: Annotated[list[Path] | None, typer.Option("--image", help="A picture.")] = None
     audio: Annotated[list[Path] | None, typer.Option("--audio", help="A recording; alone, it is the question.")] = None
+    video: Annotated[list[Path] | None, typer.Option("--video", help="A video: 16 of its frames, and its sound.")] = (
+        None
+    )
     doc: Annotated[
         list[Path] | None, typer.Option("--doc", help="A text, or a PDF: its text, and pages without any as pictures.")
     ] = None
 
     def attachments(self) -> list[Attachment]:
         """All of them, read as far as is needed to know what they are. Raises InputError."""
-        found = [*map(attaching.picture, self.image or ()), *map(attaching.recording, self.audio or ())]
-        return [*found, *map(attaching.document, self.doc or ())]
+        return [read(path) for read, paths in self._given() for path in paths]
 
     def names(self) -> tuple[str, ...]:
         """As they were given."""
-        return tuple(str(path) for path in (*(self.image or ()), *(self.audio or ()), *(self.doc or ())))
+        return tuple(str(path) for _, paths in self._given() for path in paths)
+
+    def _given(self) -> Iterator[tuple[Callable[[Path], Attachment], list[Path]]]:
+        yield attaching.picture, self.image or []
+        yield attaching.recording, self.audio or []
+        yield attaching.video, self.video or []
+        yield attaching.document, self.doc or []
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +125,9 @@ def command(
         raise UsageError("nothing is asked", "Write a question behind the command, or speak it and give --audio")
     with ExitStack() as stack:
         attached = media.attachments()
+        for attachment in attached:
+            if attachment.damage:
+                console.say(f"{attachment.damage}; what could be read is used", "warning")
         kept = _kept(how, log)
         acts = _acting(stack, acting, calls, log)
         stdout = stack.enter_context(console.results())
@@ -125,7 +136,7 @@ def command(
         if typed:
             _converse(Shell(talker, kept, stdout, attached), kept, how, log)
             return
-        said = attaching.message(asked, attached)
+        said = attaching.message(asked, attached, talker.room_for_pictures)
         fitted = talker.fit(kept.conversation, said)
         if fitted.notice and (fitted.dropped or not log.quiet):
             console.say(fitted.notice, "warning" if fitted.dropped else "note")
