@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 import signal
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -142,7 +143,8 @@ class Shell:
         return True
 
     def _spoken(self, answer: Callable[[Callable[[str], None]], Spoken]) -> Spoken:
-        with screen.page(self._stdout) as page, stoppable():
+        hushed = nullcontext() if self._talker.may_ask else unechoed()
+        with screen.page(self._stdout) as page, hushed, stoppable():
             return answer(page.write)
 
     # ------------------------------------------------------------------------------------------------- the rest
@@ -248,6 +250,25 @@ def _begin(turn: Turn) -> str:
     text = " ".join(part for part in turn.said.parts if isinstance(part, str))
     words = " ".join(text.split()) or "what was attached"
     return words if len(words) <= 60 else f"{words[:59]}…"
+
+
+@contextmanager
+def unechoed() -> Iterator[None]:
+    """Within the context what is typed ahead is not drawn into the answer; it waits for the next prompt."""
+    try:
+        import termios
+
+        settings = termios.tcgetattr(sys.stdin)
+    except (ImportError, termios.error):  # Windows; no terminal
+        yield
+        return
+    quiet = [*settings]
+    quiet[3] &= ~termios.ECHO
+    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, settings)
 
 
 @contextmanager

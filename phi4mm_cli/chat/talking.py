@@ -90,6 +90,11 @@ class Talker:
         self._model, self._options, self._private, self._acting = model, sampling, private, acting
 
     @property
+    def may_ask(self) -> bool:
+        """Whether the user may be asked something before there is an answer: whether a tool may be called."""
+        return self._acting is not None
+
+    @property
     def context(self) -> int:
         """How many tokens there may be in a prompt and its answer together."""
         return self._model.profile.context
