@@ -145,7 +145,10 @@ class Shell:
     def _spoken(self, answer: Callable[[Callable[[str], None]], Spoken]) -> Spoken:
         hushed = nullcontext() if self._talker.may_ask else unechoed()
         with screen.page(self._stdout) as page, hushed, stoppable():
-            return answer(page.write)
+            spoken = answer(page.write)
+        if spoken.text:
+            console.tell("")  # between an answer and what comes after it
+        return spoken
 
     # ------------------------------------------------------------------------------------------------- the rest
 

@@ -174,7 +174,8 @@ def _with_stdin(words: str | None, log: LogOptions) -> str | None:
     """The question, with what is piped in behind it. Raises InputError where that is no text."""
     if sys.stdin is None or not _is_piped(sys.stdin):
         return words
-    if not log.quiet and not select.select([sys.stdin], [], [], PATIENCE)[0]:
+    # Windows can only wait for sockets.
+    if not log.quiet and os.name != "nt" and not select.select([sys.stdin], [], [], PATIENCE)[0]:
         console.say("waiting for the end of stdin, which is not a terminal; `< /dev/null` gives none")
     try:
         text = texts.decoded(sys.stdin.buffer.read()).strip()
