@@ -82,8 +82,8 @@ class _Rendered:
             self._print(self._lines(self._text[:place]))
             self._text = self._text[place:]
         self._live.start()
-        rest = self._lines(self._text)[-max(1, self._console.height - 2) :]  # as many as the terminal has room for
-        self._live.update(_together(rest), refresh=True)
+        rest = self._lines(self._text)[-max(1, self._console.height - 3) :]  # as many as the terminal has room for
+        self._live.update(_together([[], *rest] if self._printed else rest), refresh=True)
 
     def close(self) -> None:
         self._live.update("")
@@ -92,10 +92,10 @@ class _Rendered:
             self._print(lines)
 
     def _lines(self, text: str) -> Lines:
-        """What a Markdown text looks like, without empty lines around it."""
+        """What a Markdown text looks like, without empty lines around it; where a link leads can be seen."""
         from rich.markdown import Markdown
 
-        lines = self._console.render_lines(Markdown(text, code_theme="ansi_dark"), pad=False)
+        lines = self._console.render_lines(Markdown(text, code_theme="ansi_dark", hyperlinks=False), pad=False)
         shown = [number for number, line in enumerate(lines) if any(segment.text.strip() for segment in line)]
         return lines[shown[0] : shown[-1] + 1] if shown else []
 

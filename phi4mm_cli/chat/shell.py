@@ -95,6 +95,9 @@ class Shell:
                 self._command(command[1], (command[2] or "").strip())
         except Phi4Error as error:
             console.tell(str(error), "error")
+        except Stopped:
+            console.write("\n")
+            console.tell("stopped")
 
     def _command(self, typed: str, rest: str) -> None:
         name = {"exit": "quit", "bye": "quit", "?": "help"}.get(typed, typed)
@@ -156,7 +159,8 @@ class Shell:
         if not rest:
             console.tell("which file?", "error")
         for path in paths(rest):
-            attachment = read(path)
+            with stoppable():
+                attachment = read(path)
             if attachment.damage:
                 console.tell(f"{attachment.damage}; what could be read is used", "warning")
             self.attached.append(attachment)
@@ -187,8 +191,9 @@ class Shell:
             console.tell("to which file?", "error")
             return
         path = paths(rest)[0]
-        if path.exists() and not console.confirm(f"replace {console.visible(str(path))}?"):
-            return
+        with stoppable():
+            if path.exists() and not console.confirm(f"replace {console.visible(str(path))}?"):
+                return
         session.write(path, self._kept.conversation)
         console.tell(f"{counted(self._kept.conversation)} in {path}")
 
@@ -197,7 +202,8 @@ class Shell:
             console.tell("from which file?", "error")
             return
         path = paths(rest)[0]
-        loaded = session.load(path)
+        with stoppable():
+            loaded = session.load(path)
         for problem in loaded.problems:
             console.tell(problem, "warning")
         self._kept.happen(Reset(), Instructed(None), *session.events(loaded.conversation))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,14 +25,17 @@ MENU = 4  # lines kept free below the prompt
 def converse(shell: Shell, history: Path | None) -> None:
     """Do what is typed until the user leaves; `history` is the file of what was typed before."""
     session = _session(history)
-    while True:
-        try:
-            line = session.prompt(_prompt(shell.attached))
-            shell.take(line)
-        except KeyboardInterrupt:
-            console.tell("Ctrl-D leaves")
-        except (EOFError, Left):
-            return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # it stops what says that it can be stopped, and no more
+    try:
+        while True:
+            try:
+                shell.take(session.prompt(_prompt(shell.attached)))
+            except KeyboardInterrupt:
+                console.tell("Ctrl-D leaves")
+    except (EOFError, Left):
+        return
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _session(history: Path | None) -> PromptSession[str]:
