@@ -146,6 +146,9 @@ def test_a_conversation(tmp_path: Path) -> None:
     at.wait_for("485 of 131,072 tokens: 1 turn", ">")
     at.type("And" + ALT_ENTER + "now?" + ENTER)
     at.wait_for("Blue.", ">")
+    at.type("/help" + ENTER)
+    at.wait_for("Ctrl-C stops an answer: what was said of it is kept. Ctrl-D leaves.", ">")
+    assert ["/undo", "Take back what is attached, else the last turn."] in [line.split(maxsplit=1) for line in at.lines]
     at.type("/nonsense" + ENTER)
     at.wait_for("there is no command /nonsense; /help shows all", ">")
     assert at.end() == 0

@@ -57,7 +57,10 @@ ATTACH: dict[str, Attach] = {
     "video": attaching.video,
     "doc": attaching.document,
 }
-KEYS = 'Alt-Enter begins a new line; a question may also stand between lines of """. Ctrl-C stops an answer.'
+KEYS = (
+    'Alt-Enter begins a new line; so does Enter after """, up to the next """.',
+    "Ctrl-C stops an answer: what was said of it is kept. Ctrl-D leaves.",
+)
 
 
 class Left(Exception):  # noqa: N818 - not an error
@@ -169,7 +172,7 @@ class Shell:
         if rest:
             self._kept.happen(Instructed(None if rest == "none" else rest))
         else:
-            console.tell(self._kept.conversation.system or "there is no system prompt")
+            console.tell(console.harmless(self._kept.conversation.system or "there is no system prompt"))
 
     def _undo(self) -> None:
         if self.attached:
@@ -257,7 +260,7 @@ def unquoted(line: str) -> str:
 def _begin(turn: Turn) -> str:
     """The beginning of a question, on one line."""
     text = " ".join(part for part in turn.said.parts if isinstance(part, str))
-    words = " ".join(text.split()) or "what was attached"
+    words = console.visible(" ".join(text.split())) or "what was attached"
     return words if len(words) <= 60 else f"{words[:59]}…"
 
 
