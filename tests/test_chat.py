@@ -113,6 +113,7 @@ def test_pages_with_text_are_text_and_others_pictures(tmp_path: Path) -> None:
         (["Hi", "--continue"], 2, "there is no conversation"),
         (["Hi", "--continue", "--session", "s.jsonl"], 2, "--continue and --session"),
         (["Hi", "--session", "notes.txt"], 4, "this is no session"),
+        (["Hi", "--session", "/proc/s.jsonl"], 4, "cannot write the session /proc/s.jsonl"),
     ],
 )
 def test_refusals_are_one_line(phi4mm: Phi4mm, tmp_path: Path, arguments: list[str], code: int, message: str) -> None:

@@ -28,7 +28,10 @@ def new() -> Path:
 
 def newest() -> Path:
     """The file of the conversation that was last added to. Raises UsageError where there is none."""
-    found = sorted(_conversations().glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
+    try:
+        found = sorted(_conversations().glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
+    except OSError:
+        found = []
     if not found:
         raise UsageError("there is no conversation to go on with", "Leave --continue out")
     return found[-1]

@@ -141,7 +141,7 @@ class Shell:
         if spoken.finish is None and not spoken.text:
             console.tell("stopped before a word was said; the question is taken back")
             return False
-        self._kept.happen(*before, *([fitted.dropped] if fitted.dropped else []), spoken.turn)
+        self._kept.happen(*before, *fitted.events, spoken.turn)
         if spoken.finish is None:
             console.tell("stopped; what was said is kept, and /undo takes it back")
         for warning in spoken.warnings:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from phi4mm_cli import prompt, structured
 from phi4mm_cli.asking import Asking
-from phi4mm_cli.chat import Conversation, Dropped, Turn
+from phi4mm_cli.chat import Conversation, Dropped, Event, Turn
 from phi4mm_cli.errors import AnswerError, InputError
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.options import SamplingOptions
@@ -69,6 +69,11 @@ class Fitted:
     tokens: int  # of the prompt
     room: int  # most tokens that it may have
     dropped: Dropped | None = None
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """What has to happen in the conversation before the question."""
+        return () if self.dropped is None else (self.dropped,)
 
     @property
     def notice(self) -> str | None:

@@ -9,7 +9,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TextIO
@@ -19,13 +19,14 @@ import typer
 from phi4mm_cli import attaching, console, structured, texts
 from phi4mm_cli.asking import asking
 from phi4mm_cli.attaching import Attachment
-from phi4mm_cli.chat import Conversation, Dropped, Instructed, places, screen, session, terminal
+from phi4mm_cli.chat import Conversation, Instructed, places, screen, session, terminal
 from phi4mm_cli.chat.session import Kept, Loaded
 from phi4mm_cli.chat.shell import Shell, counted
-from phi4mm_cli.chat.talking import Acting, Spoken, Talker
+from phi4mm_cli.chat.talking import Acting, Talker
 from phi4mm_cli.errors import InputError, UsageError
 from phi4mm_cli.options import EngineOptions, LogOptions, SamplingOptions, option, with_shared
 from phi4mm_cli.outputs import Timings
+from phi4mm_cli.schema import Message
 from phi4mm_cli.tool_options import ActingOptions, Acts, CallOptions, offers
 from phi4mm_cli.tools import by_name
 from phi4mm_cli.tools.records import ChatReply, Exchange
@@ -126,7 +127,7 @@ def command(
     with ExitStack() as stack:
         attached = media.attachments()
         for attachment in attached:
-            if attachment.damage:
+            if attachment.damage and not log.quiet:
                 console.say(f"{attachment.damage}; what could be read is used", "warning")
         kept = _kept(how, log)
         acts = _acting(stack, acting, calls, log)
@@ -137,13 +138,8 @@ def command(
             _converse(Shell(talker, kept, stdout, attached), kept, how, log)
             return
         said = attaching.message(asked, attached, talker.room_for_pictures)
-        fitted = talker.fit(kept.conversation, said)
-        if fitted.notice and (fitted.dropped or not log.quiet):
-            console.say(fitted.notice, "warning" if fitted.dropped else "note")
         page = screen.unseen() if as_json else screen.page(stdout, plain=form is not None)
-        with page as shown:
-            spoken = talker.answer(fitted.conversation, said, shown.write, form=form)
-        kept.happen(*([fitted.dropped] if fitted.dropped else []), spoken.turn)
+        reply = _answer(talker, kept, said, form, page, log)
         if as_json:
             exchange = Exchange(
                 question=asked,
@@ -153,11 +149,37 @@ def command(
                 timings=Timings(time.monotonic() - began),
                 usage=model.usage,
                 tools=tuple(acts.tools) if acts else (),
-                body=_reply(spoken, len(kept.conversation.turns), fitted.dropped),
+                body=reply,
             )
             stdout.write(json.dumps(exchange.to_json(), ensure_ascii=False, indent=2) + "\n")
-    for warning in spoken.warnings:
-        console.say(f"{warning.message}; {warning.action}", "warning")
+    if not log.quiet:
+        for warning in reply.warnings:
+            console.say(f"{warning.message}; {warning.action}", "warning")
+
+
+def _answer(
+    talker: Talker,
+    kept: Kept,
+    said: Message,
+    form: structured.Schema | None,
+    page: AbstractContextManager[screen.Page],
+    log: LogOptions,
+) -> ChatReply:
+    """The answer to one question, shown on `page` and kept. Raises InputError, RequestError, AnswerError."""
+    fitted = talker.fit(kept.conversation, said)
+    if fitted.notice and (fitted.dropped or not log.quiet):
+        console.say(fitted.notice, "warning" if fitted.dropped else "note")
+    with page as shown:
+        spoken = talker.answer(fitted.conversation, said, shown.write, form=form)
+    kept.happen(*fitted.events, spoken.turn)
+    return ChatReply(
+        text=spoken.text,
+        finish=spoken.finish or "stop",
+        turns=len(kept.conversation.turns),
+        left_out=fitted.dropped.turns if fitted.dropped else 0,
+        steps=spoken.steps,
+        warnings=spoken.warnings,
+    )
 
 
 def _converse(shell: Shell, kept: Kept, how: ConversationOptions, log: LogOptions) -> None:
@@ -198,6 +220,7 @@ def _kept(how: ConversationOptions, log: LogOptions) -> Kept:
     else:
         loaded = session.load(path) if path.exists() else Loaded(Conversation())
         kept = Kept(loaded.conversation, path)
+        kept.happen()  # so that a file which cannot be written is told before the model is asked
         for problem in loaded.problems:
             console.say(f"{path}: {problem}", "warning")
     if how.system is not None and how.system != kept.conversation.system:
@@ -229,14 +252,3 @@ def _recorded(how: ConversationOptions, calls: CallOptions, acts: Acting | None)
     chosen = {"system": how.system, "private": how.private}
     known = {name: value for name, value in chosen.items() if value is not None}
     return {**known, **(calls.recorded() if acts else {})}
-
-
-def _reply(spoken: Spoken, turns: int, dropped: Dropped | None) -> ChatReply:
-    return ChatReply(
-        text=spoken.text,
-        finish=spoken.finish or "stop",
-        turns=turns,
-        left_out=dropped.turns if dropped else 0,
-        steps=spoken.steps,
-        warnings=spoken.warnings,
-    )
