@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from phi4mm_cli.model.loading import Model
 
+# The processes of Ray run as others do, and are not ended for what other programs take of the memory.
+RAY = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_memory_monitor_refresh_ms": "0"}
 Phi4mm = Callable[..., subprocess.CompletedProcess[str]]
 Scripted = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -167,3 +169,15 @@ def echo_server() -> Iterator[Server]:
 
     with serving("--engine", "echo") as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A Ray cluster of this machine alone, with two CPUs to give; this process is part of it."""
+    ray = pytest.importorskip("ray")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in RAY.items():
+            patch.setenv(name, value)
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
+        yield
+        ray.shutdown()

@@ -9,13 +9,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from conftest import Phi4mm
+from conftest import RAY, Phi4mm
 from test_local_engine import ASK, SENTENCES, Outcome, answers, request, saved
 from test_memory import Heard
 
@@ -26,20 +25,6 @@ from phi4mm_cli.model.checkpoint import resolve
 from phi4mm_cli.options import DeviceMapName, EngineName, EngineOptions
 
 ray = pytest.importorskip("ray")
-
-
-VARIABLES = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_memory_monitor_refresh_ms": "0"}
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cluster of this machine alone: two CPUs to give."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in VARIABLES.items():
-            patch.setenv(name, value)
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
-        yield
-        ray.shutdown()
 
 
 def actors() -> list[psutil.Process]:
@@ -142,7 +127,7 @@ def test_a_node_that_goes_down_loses_nothing_and_doubles_nothing(phi4mm: Phi4mm,
     local = phi4mm(*ask, "-o", tmp_path / "local", "--device", "cpu")
     assert local.returncode == 0
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in VARIABLES.items():
+        for name, value in RAY.items():
             patch.setenv(name, value)
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
         nodes = [cluster.add_node(num_cpus=1, object_store_memory=100 << 20) for _ in range(2)]

@@ -126,6 +126,15 @@ def server(tiny_folder: Path) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def over_ray(tiny_folder: Path, cluster: None) -> Iterator[Engine]:
+    """On two actors, which are not started anew for each test."""
+    from phi4mm_cli.engines.cluster import ClusterEngine  # here, as it needs Ray
+
+    with ClusterEngine(str(tiny_folder), workers=2, device="cpu", dtype="float32", batch_size=8) as engine:
+        yield engine
+
+
 @contextmanager
 def opened(name: str, folder: Path, get: pytest.FixtureRequest) -> Iterator[Engine]:
     """The engine of that name, with the model in `folder`."""
@@ -133,6 +142,8 @@ def opened(name: str, folder: Path, get: pytest.FixtureRequest) -> Iterator[Engi
         url = f"{get.getfixturevalue('server').url}/v1"
         with OpenAIEngine([url], model=DEFAULT_MODEL, concurrency=4) as engine:
             yield engine
+    elif name == "ray":
+        yield get.getfixturevalue("over_ray")
     else:
         with LocalEngine(resolve(str(folder)), "cpu", "float32") as engine:
             yield engine
@@ -163,7 +174,7 @@ def told(outcome: Outcome, without: set[str] = frozenset()) -> dict[str, object]
     return {name: getattr(outcome, name) for name in fields if name not in without}
 
 
-ENGINES = ("openai",)
+ENGINES = ("openai", "ray")
 
 
 def test_the_requests_are_many_and_their_answers_differ(
