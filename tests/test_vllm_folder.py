@@ -61,6 +61,9 @@ assert [token for token in tokens if token not in (200010, 200011)] == words
 assert words[0] == 200021 and words[-2:] == [200020, 200019]
 assert bare["input_ids"].shape[0] == 1 and set(bare) == {"input_ids", "attention_mask", "image_sizes"}
 assert tuple(bare["image_sizes"].shape) == (0, 2)
+turns = [{"role": "system", "content": "Be brief.", "tools": "[]"}, {"role": "user", "content": "<|audio_1|>Hi"}]
+rendered = processor.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+assert rendered == "<|system|>Be brief.<|tool|>[]<|/tool|><|end|><|user|><|audio_1|>Hi<|end|><|assistant|>"
 assert (config.model_type, config.embd_layer["audio_embd_layer"]["compression_rate"]) == ("phi4mm", 8)
 assert processor.image_processor.find_closest_aspect_ratio(10.0, [(1, 1), (6, 6), (1, 36)], 22400, 448, 448) == (36, 1)
 """

@@ -148,7 +148,10 @@ def write_vllm(
             code = re.sub(r"^from phi4mm_cli(?:\.model)?\.(\w+) import", r"from .\1 import", code, flags=re.MULTILINE)
             (folder / Path(module).name).write_text(code, encoding="utf-8")
         config = read_json(folder / "config.json")
-        write_json(folder, {"config.json": config | {"auto_map": VLLM_CODE}} | VLLM_FILES)
+        # vLLM leaves media to a template that knows parts of messages, which it would write into the text, too.
+        tokens = vocabulary.tokenizer_config(native=False) | {"chat_template": vocabulary.TEXT_TEMPLATE}
+        changed = {"config.json": config | {"auto_map": VLLM_CODE}, "tokenizer_config.json": tokens}
+        write_json(folder, changed | VLLM_FILES)
 
 
 def _write_original(contents: Contents, folder: Path, target: Path, shard_bytes: int, on_bytes: OnWrite) -> None:

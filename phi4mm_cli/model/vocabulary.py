@@ -106,6 +106,12 @@ _CHAT_TEMPLATE = (
     "{% endif %}{% if message.role == 'system' and message.tools %}{{ '<|tool|>' + message.tools + '<|/tool|>' }}"
     "{% endif %}{{ '<|end|>' }}{% endfor %}{{ '<|assistant|>' if add_generation_prompt else eos_token }}"
 )
+# As released: content is a string, into which a server writes what stands for media.
+TEXT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message.role + '|>' + message.content }}"
+    "{% if message.role == 'system' and message.tools %}{{ '<|tool|>' + message.tools + '<|/tool|>' }}{% endif %}"
+    "{{ '<|end|>' }}{% endfor %}{{ '<|assistant|>' if add_generation_prompt else eos_token }}"
+)
 _CONTEXT = 131072
 
 
