@@ -43,7 +43,9 @@ def test_recordings_are_transcribed_on_a_server(phi4mm: Phi4mm, tmp_path: Path, 
 
 
 def test_a_page_is_read_on_a_server(phi4mm: Phi4mm, tmp_path: Path) -> None:
-    Image.new("RGB", (448, 448), "white").save(tmp_path / "page.png")
+    page = Image.new("RGB", (448, 448), "white")
+    page.paste("black", (40, 40, 400, 90))  # a blank one is not shown to any model
+    page.save(tmp_path / "page.png")
     with serving(recorded.answering("# A title")) as web:
         run = phi4mm("ocr", "page.png", "--engine", "openai", "--url", web.url)
     assert (run.returncode, run.stdout) == (0, "# A title\n"), run.stderr
