@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -19,6 +20,8 @@ from phi4mm_cli.journal import Journal, NoJournal, Order
 from phi4mm_cli.options import BatchOptions, EngineOptions, LogOptions
 from phi4mm_cli.output_options import CaptionOutputOptions, OutputOptions
 from phi4mm_cli.report import Loading, Report
+from phi4mm_cli.runs import RunReport, whole_json
+from phi4mm_cli.sharding import Shard
 from phi4mm_cli.task import Plan, Task
 
 STDOUT = Path("-")
@@ -42,23 +45,36 @@ def run_files(
     as a whole; what stops one input is reported, and the others go on.
     """
     asked = Asked(paths, batch, output.name or STDIN_NAME)
-    plan = _plan(asked, output, together)
+    plan, shard = _plan(asked, output, together), batch.part()
+    if together and shard is not None:
+        raise UsageError("--shard parts inputs, and --together joins them", "Leave one out")
+    if batch.report == STDOUT and plan.folder is None:
+        raise UsageError("'--report -' is for stdout, and so are the results", "Give the report a file")
     with ExitStack() as stack:
         stack.enter_context(console.logged(batch.log_file))
         stdout = stack.enter_context(console.results())
         report = Report(output.strict, log, partial(_write_failure, stdout) if output.jsonl else None)
         found = asked.found(Rules(task.suffixes, task.tag, task.replaced_tags))
-        journal = _journal(task, plan, engine, output)
-        desk = Desk(task, plan, stdout, report, journal)
+        desk = Desk(task, plan, stdout, report, _journal(task, plan, engine, output, shard), shard)
         if asked.grows and not together:
-            stack.enter_context(journal)
+            stack.enter_context(desk.journal)
             stopped = desk.work_as_named(found, output.overwrite, *_opened(engine, log, stack))
         else:
             lengths = _checked(desk, [*once(found)], output, together, stack)
             stopped = desk.work(lengths, *_opened(engine, log, stack)) if lengths else None
         code = stopped or report.end()
-        journal.ended(code)
+        desk.journal.ended(code)
+        if batch.report is not None:
+            _write_report(report.tally.report(task.command, code), batch.report, stdout)
     return code
+
+
+def _write_report(report: RunReport, path: Path, stdout: TextIO) -> None:
+    text = json.dumps(whole_json(report), ensure_ascii=False, indent=2) + "\n"
+    if path == STDOUT:
+        stdout.write(text)
+    else:
+        files.write(path, lambda file: file.writelines([text]), "The run itself has ended as it says above")
 
 
 def _opened(engine: EngineOptions, log: LogOptions, stack: ExitStack) -> tuple[Engine, Loading]:
@@ -74,25 +90,28 @@ def _checked(
 ) -> dict[Work, float | None]:
     """What there is to do, with its length; checked as far as is possible without the model."""
     inputs = [one for one in found if isinstance(one, Input)]
-    plan, task, report = desk.plan, desk.task, desk.report
+    plan, task, report, shard = desk.plan, desk.task, desk.report, desk.shard
     if plan.folder is not None:
         files.check_outputs(plan.claims(task, _works(inputs, output, together)), plan.folder)
     empty = [one for one in found if isinstance(one, Unfound)]
     for one in empty:
         report.failed(one.label, one.error)
     works = _works(stack.enter_context(files.stdin_spooled(inputs)), output, together)
+    works = [work for work in works if shard is None or shard.has(work.name)]
     stack.enter_context(desk.journal)
     left = [] if together and empty else desk.left(works, output.overwrite)
-    return dict(_probed(task, left, report, desk.journal))
+    lengths = dict(_probed(task, left, report, desk.journal))
+    desk.journal.planned(len(works), len(lengths), _total(lengths.values()), task.unit)
+    return lengths
 
 
-def _journal(task: Task, plan: Plan, engine: EngineOptions, output: OutputOptions) -> NoJournal:
+def _journal(task: Task, plan: Plan, engine: EngineOptions, output: OutputOptions, shard: Shard | None) -> NoJournal:
     if plan.folder is None or output.output_dir is None:
         return NoJournal()
     deciding = {name: value for name, value in task.options.items() if name not in task.writing}
     writing = {**task.writing, "formats": plan.formats, "captions": plan.captions}
     order = Order(task.command, task.tag, deciding, engine.deciding(), writing, task.timed)
-    return Journal(plan.folder, order, task.source, output.force)
+    return Journal(plan.folder, order, task.source, output.force, shard)
 
 
 def _write_failure(stdout: TextIO, label: str, error: Exception) -> None:

@@ -17,6 +17,7 @@ from phi4mm_cli.commands import (
     schema,
     serve,
     serve_command,
+    status,
     summarize,
     tools,
     transcribe,
@@ -41,6 +42,7 @@ app.command("serve-command", epilog=serve_command.EXAMPLES)(serve_command.comman
 app.add_typer(tools.app, name="tools")
 app.add_typer(captions.app, name="captions")
 app.add_typer(models.app, name="models")
+app.command("status", epilog=status.EXAMPLES)(status.command)
 app.command("sample")(sample.command)
 app.command("schema")(schema.command)
 

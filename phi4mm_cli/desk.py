@@ -20,6 +20,7 @@ from phi4mm_cli.journal import NoJournal, State
 from phi4mm_cli.outputs import Body, Document, Summary, Timings, remarked
 from phi4mm_cli.report import Loading, Report
 from phi4mm_cli.schema import ModelInfo, Request, Result, Source
+from phi4mm_cli.sharding import Shard
 from phi4mm_cli.task import Plan, Task
 
 
@@ -53,6 +54,7 @@ class Desk:
     stdout: TextIO
     report: Report
     journal: NoJournal
+    shard: Shard | None = None  # the part of the inputs that is the run's own
 
     def left(self, works: Sequence[Work], overwrite: bool) -> list[Work]:
         """What is not done yet; where there is a result already, it is written and needs no model."""
@@ -82,7 +84,7 @@ class Desk:
         todo = [_Todo(str(work.path), work, partial(self._begin, work, length)) for work, length in lengths.items()]
         named = {one.name: lengths[one.work] for one in todo}
         title = todo[0].work.label if len(todo) == 1 else self.task.command
-        with display(named, title, loading.quiet, live, self.report.tally) as bar:
+        with display(named, title, loading.quiet, live, self.report.troubles) as bar:
             return self._run(todo, engine, loading, bar, live)
 
     def work_as_named(
@@ -90,7 +92,7 @@ class Desk:
     ) -> ExitCode | None:
         """... on what is found, as it is found: all that may be wrong with it is its own failure."""
         claims = files.Claims(self.plan.folder, overwrite) if self.plan.folder is not None else None
-        with display({}, self.task.command, loading.quiet, None, self.report.tally, grows=True) as bar:
+        with display({}, self.task.command, loading.quiet, None, self.report.troubles, grows=True) as bar:
             return self._run(self._as_named(found, claims, bar), engine, loading, bar, None)
 
     def _as_named(self, found: Iterable[Found], claims: files.Claims | None, bar: Display) -> Iterator[_Todo]:
@@ -98,6 +100,8 @@ class Desk:
             name = str(number)  # for a path may come again
             if isinstance(one, Unfound):
                 yield _Todo(name, Work((), one.label, Path(), name), partial(_raise, one.error))
+                continue
+            if self.shard is not None and not self.shard.has(one.name):
                 continue
             work = Work((one,), one.label, one.stem, one.name)
             bar.expect(name, None)
@@ -187,22 +191,21 @@ class Desk:
         if isinstance(how, State):
             self.report.skipped(work.label, how)
         else:
-            self._deliver(work, replace(how, source=work.label, options=self.task.options))
+            self._deliver(work, replace(how, source=work.label, options=self.task.options), fresh=False)
 
     def _fail(self, work: Work, error: Exception) -> None:
         self.report.failed(work.label, error)
         if work.inputs:
             self.journal.failed(work, error)
 
-    def _deliver(self, work: Work, document: Document, shown: bool = False) -> None:
-        """Write the result, unless a person has been `shown` it already."""
+    def _deliver(self, work: Work, document: Document, fresh: bool = True, shown: bool = False) -> None:
+        """Write the result, `fresh` from the model or kept, unless a person has been `shown` it already."""
         try:
             outputs = [] if shown else [*self._write(work, document)]
         except InputError as error:
             self._fail(work, error)
         else:
-            self.journal.done(work, document, outputs)
-            self.report.done(document)
+            self.report.done(document, fresh, self.journal.done(work, document, outputs))
 
     def _write(self, work: Work, document: Document) -> Iterator[str]:
         """The names of the files that are written, in the folder."""

@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from phi4mm_cli import ranges
+from phi4mm_cli import ranges, sharding
 from phi4mm_cli.engines import Engine, Listener, open_engine
 from phi4mm_cli.errors import UsageError
 from phi4mm_cli.model.checkpoint import DEFAULT_MODEL
@@ -376,7 +376,21 @@ class BatchOptions:
         Path | None, option("--log", panel="Messages", help="A file to which all that is said is added, with its time.")
     ] = None
 
+    shard: Annotated[
+        str | None,
+        option("--shard", panel="Batch", metavar="3/8", help="Work on this part of the inputs; others are another's."),
+    ] = None
+    report: Annotated[
+        Path | None,
+        option("--report", panel="Batch", help="A file for what the run has come to, in JSON; [b]-[/b] is stdout."),
+    ] = None
+
+    def part(self) -> sharding.Shard | None:
+        """The part of the inputs that is the run's own; None is all of them. Raises UsageError."""
+        return None if self.shard is None else sharding.parse(self.shard)
+
     def __post_init__(self) -> None:
+        self.part()
         if self.null and self.files_from is None:
             raise UsageError("--null is for the list of --files-from", "Give one, - for stdin, or leave --null out")
 

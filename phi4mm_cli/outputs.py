@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar
 
+from phi4mm_cli.errors import Phi4Error
 from phi4mm_cli.schema import ModelInfo, Remark, Word, to_json
 
 SCHEMA_VERSION = 1
@@ -52,6 +53,11 @@ class Warning:
     def is_of_the_engine(self) -> bool:
         """Whether it holds for all results alike; the engine itself says so once."""
         return self.code in ("other_computation", "ignored_setting")
+
+    @property
+    def counts(self) -> bool:
+        """Whether it stands against this very result."""
+        return not (self.healed or self.is_of_the_engine)
 
 
 Unit = Literal["seconds", "tokens", "pages"]
@@ -276,6 +282,12 @@ class Reason:
     type: str  # of the error: InputError, RequestError, MemoryExhaustedError; any other name is a bug's
     message: str
     advice: str = ""
+
+
+def reason_of(error: Exception) -> Reason:
+    """What is said of an error."""
+    message, advice = (error.message, error.advice) if isinstance(error, Phi4Error) else (str(error), "")
+    return Reason(type(error).__name__, message, advice)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,11 @@ from collections.abc import Callable
 
 from phi4mm_cli import console
 from phi4mm_cli.display import LINE_SECONDS, Display, Live, SegmentsOf, bytes_bar, display
-from phi4mm_cli.errors import ExitCode, MemoryExhaustedError, Phi4Error
+from phi4mm_cli.errors import ExitCode, Phi4Error
 from phi4mm_cli.journal import State
 from phi4mm_cli.options import LogOptions
 from phi4mm_cli.outputs import Document
+from phi4mm_cli.tally import Tally
 from phi4mm_cli.timing import clock
 from phi4mm_cli.writers import read_of
 
@@ -30,15 +31,12 @@ class Report:
         self._strict = strict
         self._on_failure = on_failure
         self._log = log
-        self._done = 0
-        self._skipped = 0
-        self._warnings = 0
-        self._failures: list[Exception] = []
+        self.tally = Tally()
 
-    def done(self, document: Document) -> None:
-        """An input has its result."""
+    def done(self, document: Document, fresh: bool = True, replayed: int = 0) -> None:
+        """An input has its result: `fresh` from the model, but for the `replayed` answers that were known."""
+        self.tally.add_done(document, fresh, replayed)
         warnings = [warning for warning in document.body.warnings if not warning.is_of_the_engine]
-        self.counted(sum(not warning.healed for warning in warnings))
         label, body = document.source, document.body
         usage, seconds = document.usage, document.timings.total
         cost = f"{usage.calls} calls, {usage.prompt_tokens} + {usage.completion_tokens} tokens"
@@ -51,18 +49,16 @@ class Report:
 
     def skipped(self, label: str, state: State) -> None:
         """An earlier run has dealt with an input."""
-        self._skipped += 1
-        self._warnings += sum(state.rest["warnings"].values())
+        self.tally.add_skipped(state.rest["warnings"], state.rest["coverage"])
         console.say(f"{label}: done before", shown=self._log.verbose)
 
     def counted(self, warnings: int) -> None:
         """An input has been dealt with, and so many warnings were said of it."""
-        self._done += 1
-        self._warnings += warnings
+        self.tally.counted({"rules": warnings})
 
     def failed(self, label: str, error: Exception) -> None:
         """An input has none. A bug is shown with its traceback: it is worth a report."""
-        self._failures.append(error)
+        self.tally.add_failed(label, error)
         if isinstance(error, Phi4Error):
             console.say(f"{label}: {error}", "error")
         else:
@@ -71,25 +67,21 @@ class Report:
         if self._on_failure is not None:
             self._on_failure(label, error)
 
-    def tally(self) -> str:
+    def troubles(self) -> str:
         """Warnings and failures so far, as far as there are any."""
-        counts = ((len(self._failures), "failed"), (self._warnings, "warnings"))
+        counts = ((len(self.tally.failures), "failed"), (self.tally.warnings.total(), "warnings"))
         return ", ".join(f"{count} {what}" for count, what in counts if count)
 
     def end(self) -> ExitCode:
         """The last line, where there were several inputs, and the exit code."""
-        total = self._done + self._skipped + len(self._failures)
-        if total > 1 or self._skipped:
-            parts = [f"{self._done} done"] if self._done or not self._skipped else []
-            parts += [f"{self._skipped} done before"] if self._skipped else []
-            parts += filter(None, [self.tally()])
-            console.say(f"{total} input{'s' * (total > 1)}: " + ", ".join(parts), shown=not self._log.quiet)
-        if self._failures and not self._done and not self._skipped:
-            alone = total == 1 and isinstance(self._failures[0], MemoryExhaustedError)
-            return ExitCode.OUT_OF_MEMORY if alone else ExitCode.ALL_FAILED
-        if self._failures:
-            return ExitCode.SOME_FAILED
-        return ExitCode.QUALITY if self._strict and self._warnings else ExitCode.OK
+        tally = self.tally
+        if tally.inputs > 1 or tally.skipped:
+            parts = [f"{tally.done} done"] if tally.done or not tally.skipped else []
+            parts += [f"{tally.skipped} done before"] if tally.skipped else []
+            parts += filter(None, [self.troubles()])
+            inputs = f"{tally.inputs} input{'s' * (tally.inputs > 1)}"
+            console.say(f"{inputs}: {', '.join(parts)}", shown=not self._log.quiet)
+        return tally.exit_code(self._strict)
 
 
 class Loading:

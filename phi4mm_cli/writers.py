@@ -10,8 +10,7 @@ from typing import TextIO
 
 from phi4mm_cli import captions, subtitles, tables, timing
 from phi4mm_cli.captions import PRESETS, Caption, PresetName
-from phi4mm_cli.errors import Phi4Error
-from phi4mm_cli.outputs import WORD_TIMES, Body, Document, Failure, Pages, Reason, Segment, Summary, Transcript
+from phi4mm_cli.outputs import WORD_TIMES, Body, Document, Failure, Pages, Segment, Summary, Transcript, reason_of
 from phi4mm_cli.subtitles import Cue, Kind, Subtitles, clock, directed, escaped
 
 Writer = Callable[[Document, TextIO], None]
@@ -67,9 +66,7 @@ def write_jsonl(document: Document, file: TextIO) -> None:
 
 def write_failure(source: str, error: Exception, file: TextIO) -> None:
     """The line of JSON that stands for an input without a result."""
-    message, advice = (error.message, error.advice) if isinstance(error, Phi4Error) else (str(error), "")
-    reason = Reason(type(error).__name__, message, advice)
-    file.write(json.dumps(Failure(source, reason).to_json(), ensure_ascii=False) + "\n")
+    file.write(json.dumps(Failure(source, reason_of(error)).to_json(), ensure_ascii=False) + "\n")
 
 
 def write_captions(document: Document, file: TextIO, kind: Kind, rules: PresetName) -> None:

@@ -164,6 +164,7 @@ def command(
         _source,
         prepare,
         recorded,
+        unit="pages",
         editions=PageEditions(table is not None),
         writing={"table": table},
     )

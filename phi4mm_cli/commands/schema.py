@@ -1,4 +1,4 @@
-"""`phi4mm schema`: the JSON Schema of what `--json` and `--jsonl` write."""
+"""`phi4mm schema`: the JSON Schema of what `--json`, `--jsonl` and `--report` write."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import typer
 
 from phi4mm_cli import console
 from phi4mm_cli.outputs import SCHEMA_VERSION, Body, Document, Failure
+from phi4mm_cli.runs import RunReport, Status
 from phi4mm_cli.tools.records import ChatReply, Exchange, ToolRun
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema 2020-12 of all: the envelope with the fields of each task, told apart by `task`; and failures."""
+    """JSON Schema 2020-12 of all, told apart by `task`: the envelope with each, and what is said of runs."""
     from pydantic import TypeAdapter
 
     mode: Any = {"mode": "serialization", "ref_template": "#/$defs/{model}"}
@@ -29,10 +30,11 @@ def json_schema() -> dict[str, Any]:
             required = ["schema_version", "task", *shared, *(r for r in body["required"] if r != "task")]
             version = {"schema_version": {"const": SCHEMA_VERSION}}
             tasks.append({**body, "properties": version | deepcopy(shared) | body["properties"], "required": required})
-    failure = TypeAdapter(Failure).json_schema(**mode)
-    definitions |= failure.pop("$defs")
-    fields = {"schema_version": {"const": SCHEMA_VERSION}} | failure["properties"]
-    tasks.append({**failure, "properties": fields, "required": ["schema_version", "task", *failure["required"]]})
+    for alone in (Failure, RunReport, Status):
+        schema = TypeAdapter(alone).json_schema(**mode)
+        definitions |= schema.pop("$defs")
+        fields = {"schema_version": {"const": SCHEMA_VERSION}} | schema["properties"]
+        tasks.append({**schema, "properties": fields, "required": ["schema_version", "task", *schema["required"]]})
     for record in (*definitions.values(), *tasks):
         _close(record)
     return {

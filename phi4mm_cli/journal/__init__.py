@@ -2,7 +2,7 @@
 
     journal.jsonl             what happened to which input: lines that are only ever added
     journal-3-of-8.jsonl      the same of a shard, which has its own; all of them are read, the latest line counts
-    lock, lock-3-of-8         held by the run that writes the journal beside it (`lock`)
+    lock, lock-3-of-8         held by the run that writes the journal beside it (`lock`); shards share the first
     requests/HASH.jsonl       the model's answers for an input that is in hand (`answers`)
     results/HASH.json         the last result of an input as it was before it was written to its outputs (`results`)
 
@@ -15,10 +15,9 @@ by a full disk or by such an end, is passed over by its reader, and the next one
     planned  how many `inputs` it is for, how many of them are left `todo`, their `length` and its `unit` if known
     started  an input is opened: family, name, task, stamp, attempt, length
     done     its outputs are written: family, name, task, stamp, attempt, form, timed, outputs (within DIR), kept
-             (from a result that was there before this run), seconds (spent on it), unit, read, total (its coverage),
-             calls, replayed (how many of them an earlier run had answered), warnings (how many of each code, but for
-             those that were healed), model
-    failed   there are none: family, name, task, stamp if it could be read, attempt, error (kind, message, advice)
+             (from a result that was there before this run), seconds (spent on it), coverage, calls, replayed (how many
+             of them an earlier run had answered), warnings (how many of each code, but for those healed), model
+    failed   there are none: family, name, task, stamp if it could be read, attempt, error (type, message, advice)
     end      the run ends by itself: code, which is its exit code
 
 `family` is the command with its tag ("transcribe", "translate fr"), `name` the input's path within the folder that was

@@ -23,8 +23,9 @@ from phi4mm_cli.journal.answers import Answers, Replaying
 from phi4mm_cli.journal.no_journal import NoJournal
 from phi4mm_cli.journal.records import FOLDER, VERSION, Key, Order, Stamp, digest, line
 from phi4mm_cli.journal.states import State, States
-from phi4mm_cli.outputs import Document
+from phi4mm_cli.outputs import Document, reason_of
 from phi4mm_cli.schema import Request, Result, Source, to_json
+from phi4mm_cli.sharding import Shard
 
 Identify = Callable[[Path], Source]  # raises InputError
 
@@ -51,10 +52,12 @@ class Journal(NoJournal):
 
     advice = "Its result is kept: run the same command again"
 
-    def __init__(self, folder: Path, order: Order, identify: Identify, force: bool = False) -> None:
+    def __init__(
+        self, folder: Path, order: Order, identify: Identify, force: bool = False, shard: Shard | None = None
+    ) -> None:
         self._outputs, self._folder = folder, folder / FOLDER
         self._order, self._family, self._task, self._form = order, order.family, order.task, order.form
-        self._identify, self._force = identify, force
+        self._identify, self._force, self._shard = identify, force, shard
         self._past = States()
         self._in_hand: dict[Key, _InHand] = {}
         self._known: dict[str, Result] = {}  # answers of all that is in hand, by key of the request
@@ -74,8 +77,12 @@ class Journal(NoJournal):
         with ExitStack() as opened:
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                opened.enter_context(lock.held(self._folder / "lock", self._family))
-                path = self._folder / "journal.jsonl"
+                suffix, what = "", self._family
+                if self._shard is not None:
+                    suffix, what = f"-{self._shard.number}-of-{self._shard.count}", f"{what}, shard {self._shard}"
+                    opened.enter_context(lock.held(self._folder / f"lock{suffix}", what))
+                opened.enter_context(lock.held(self._folder / "lock", what, shared=self._shard is not None))
+                path = self._folder / f"journal{suffix}.jsonl"
                 self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
                 opened.callback(os.close, self._file)
                 size = os.fstat(self._file).st_size
@@ -190,28 +197,27 @@ class Journal(NoJournal):
             if begun.answers is not None:
                 begun.answers.remove()
 
-    def done(self, work: Work, document: Document, outputs: Sequence[str]) -> None:
-        """Its outputs, by their names in the folder, are written."""
+    def done(self, work: Work, document: Document, outputs: Sequence[str]) -> int:
+        """Its outputs, by their names in the folder, are written. Gives how many answers for it were known before."""
         key, coverage = self._key(work), document.body.coverage
+        begun = self._in_hand[key]
         figures = {
-            "kept": self._in_hand[key].kept,
+            "kept": begun.kept,
             "seconds": round(document.timings.total, 3),
-            "unit": coverage.unit,
-            "read": coverage.read,
-            "total": coverage.total,
+            "coverage": asdict(coverage),
             "calls": document.usage.calls,
-            "warnings": Counter(warning.code for warning in document.body.warnings if not warning.healed),
+            "replayed": len(begun.known),
+            "warnings": Counter(warning.code for warning in document.body.warnings if warning.counts),
             "model": to_json(document.model),
         }
-        figures["replayed"] = len(self._in_hand[key].known)
         self._note_of(key, "done", form=self._form, timed=self._order.timed, outputs=list(outputs), **figures)
         self._put_down(key)
+        return len(begun.known)
 
     def failed(self, work: Work, error: Exception) -> None:
         """It has none."""
         key = self._key(work)
-        message, advice = (error.message, error.advice) if isinstance(error, Phi4Error) else (str(error), "")
-        self._note_of(key, "failed", error={"kind": type(error).__name__, "message": message, "advice": advice})
+        self._note_of(key, "failed", error=to_json(reason_of(error)))
         self._put_down(key)
 
     def _put_down(self, key: Key) -> None:
@@ -231,6 +237,7 @@ class Journal(NoJournal):
             version=__version__,
             pid=os.getpid(),
             host=socket.gethostname(),
+            shard=str(self._shard) if self._shard is not None else None,
             command=order.command,
             family=self._family,
             task=self._task,

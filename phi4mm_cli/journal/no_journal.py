@@ -47,8 +47,9 @@ class NoJournal:
     def keep(self, work: Work, document: Document) -> None:
         """The work has its result."""
 
-    def done(self, work: Work, document: Document, outputs: Sequence[str]) -> None:
-        """Its outputs, by their names in the folder, are written."""
+    def done(self, work: Work, document: Document, outputs: Sequence[str]) -> int:
+        """Its outputs, by their names in the folder, are written. Gives how many answers for it were known before."""
+        return 0
 
     def failed(self, work: Work, error: Exception) -> None:
         """It has none."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from phi4mm_cli.errors import UsageError
 from phi4mm_cli.journal.records import FOLDER, VERSION, Key, Stamp
+from phi4mm_cli.outputs import Coverage
 
 Kind = Literal["started", "done", "failed"]
 
@@ -48,10 +49,12 @@ class States:
                     self.owners[output] = (at, key)
         if key not in self.of or self.of[key].at <= at:
             rest = {name: value for name, value in event.items() if name not in _OWN}
+            if event["event"] == "done":
+                rest["coverage"] = Coverage(**event["coverage"])
             self.of[key] = State(event["event"], at, event["task"], stamp, int(event["attempt"]), rest)
 
 
-_OF_DONE = {"form", "timed", "outputs", "kept", "seconds", "unit", "read", "total", "calls", "replayed", "warnings"}
+_OF_DONE = {"form", "timed", "outputs", "kept", "seconds", "coverage", "calls", "replayed", "warnings"}
 _OWN = {"event", "at", "family", "name", "task", "stamp", "attempt"}
 
 
