@@ -144,6 +144,7 @@ def test_the_demo_killed_and_gone_on(phi4mm: Phi4mm, tmp_path: Path, devices: st
 
 def test_answers_come_back_exactly(tmp_path: Path) -> None:
     stamp = Stamp(1, 2, "f00d")
+    (tmp_path / "requests").mkdir()
     kept = Answers(tmp_path / "requests", ("transcribe", "a.wav"), "task", stamp)
     asked = [Request((Message("user", (text,)),), Sampling(5)) for text in "abc"]
     answers = [

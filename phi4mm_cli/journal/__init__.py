@@ -11,7 +11,8 @@ synced to the disk, so that a power cut may take the last lines: what they told 
 by a full disk or by such an end, is passed over by its reader, and the next one begins on a line of its own. Each has
 `event` and `at` (seconds since 1970), and as `event` says:
 
-    run      a run begins: version, pid, host, shard, command, family, task, deciding, engine, form, writing
+    run      a run begins to do something: layout, version, pid, host, shard, command, family, task, deciding, engine,
+             form, writing
     planned  how many `inputs` it is for, how many of them are left `todo`, their `length` and its `unit` if known
     started  an input is opened: family, name, task, stamp, attempt, length
     done     its outputs are written: family, name, task, stamp, attempt, form, timed, outputs (within DIR), kept

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -32,6 +31,8 @@ class Answers:
     def known(self) -> dict[str, Result]:
         """What an earlier run has been answered, by the requests' keys. What is of something else is removed."""
         lines = list(read(self._path))
+        if not lines and not self._path.exists():
+            return {}
         if lines and lines[0] == self._head:
             with self._path.open("ab") as file:
                 file.write(b"\n")  # ends a line that is torn; an empty one is passed over
@@ -43,12 +44,9 @@ class Answers:
         """Keep an answer. Raises OSError."""
         ends, pages = [clip.end for clip in request.clips], [picture.page or 1 for picture in request.pictures]
         reach = {"end": max(ends)} if ends else {"page": max(pages)} if pages else {}
-        text = line({"key": request.key, "result": asdict(result), **reach})
-        if not self._path.exists():
-            self._path.parent.mkdir(exist_ok=True)
-            text = line(self._head) + text
+        text = line({"key": request.key, "result": result, **reach})
         with self._path.open("ab") as file:
-            file.write(text)
+            file.write(text if file.tell() else line(self._head) + text)
 
     def remove(self) -> None:
         """They are needed no more."""

@@ -9,7 +9,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -56,13 +57,14 @@ class Journal(NoJournal):
         self, folder: Path, order: Order, identify: Identify, force: bool = False, shard: Shard | None = None
     ) -> None:
         self._outputs, self._folder = folder, folder / FOLDER
+        self._results, self._requests = self._folder / "results", self._folder / "requests"
         self._order, self._family, self._task, self._form = order, order.family, order.task, order.form
         self._identify, self._force, self._shard = identify, force, shard
         self._past = States()
         self._in_hand: dict[Key, _InHand] = {}
         self._known: dict[str, Result] = {}  # answers of all that is in hand, by key of the request
-        self._file: int | None = None
-        self._torn = False
+        self._file: FileIO | None = None
+        self._begun = self._torn = False
         self._writing = threading.Lock()
         self._held = ExitStack()
 
@@ -76,21 +78,21 @@ class Journal(NoJournal):
     def __enter__(self) -> Self:
         with ExitStack() as opened:
             try:
-                self._folder.mkdir(parents=True, exist_ok=True)
+                for kept in (self._results, self._requests):
+                    kept.mkdir(parents=True, exist_ok=True)
                 suffix, what = "", self._family
                 if self._shard is not None:
                     suffix, what = f"-{self._shard.number}-of-{self._shard.count}", f"{what}, shard {self._shard}"
                     opened.enter_context(lock.held(self._folder / f"lock{suffix}", what))
                 opened.enter_context(lock.held(self._folder / "lock", what, shared=self._shard is not None))
                 path = self._folder / f"journal{suffix}.jsonl"
-                self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-                opened.callback(os.close, self._file)
-                size = os.fstat(self._file).st_size
-                self._torn = size > 0 and os.pread(self._file, 1, size - 1) != b"\n"
+                self._file = opened.enter_context(path.open("a+b", buffering=0))
+                if self._file.tell():
+                    self._file.seek(-1, os.SEEK_END)
+                    self._torn = self._file.read() != b"\n"
             except OSError as error:
                 raise UsageError(f"cannot write to {self._folder}: {error.strerror}", "Give another -o") from error
             self.read()
-            self._begin()
             self._held = opened.pop_all()
         return self
 
@@ -141,10 +143,6 @@ class Journal(NoJournal):
     def _key(self, work: Work) -> Key:
         return (self._family, work.name)
 
-    @property
-    def _results(self) -> Path:
-        return self._folder / "results"
-
     def _unchanged(self, work: Work, before: Stamp) -> bool:
         """Size and time tell, and where the time is another one, as that of a copy is, the content."""
         try:
@@ -162,12 +160,13 @@ class Journal(NoJournal):
 
     def planned(self, inputs: int, todo: int, length: float | None, unit: str) -> None:
         """How much the run has before it: inputs, those left to do, and their length where that is known."""
-        self._note("planned", inputs=inputs, todo=todo, length=length, unit=unit)
+        if todo or self._begun:
+            self._note("planned", inputs=inputs, todo=todo, length=length, unit=unit)
 
     def started(self, work: Work, sources: Sequence[Source], length: float | None) -> None:
         """The work is begun. In any thread."""
         key, stamp = self._key(work), _stamp(work, sources)
-        answers = Answers(self._folder / "requests", key, self._task, stamp)
+        answers = Answers(self._requests, key, self._task, stamp)
         with self._needing_room():
             if self._force:
                 answers.remove()
@@ -204,7 +203,7 @@ class Journal(NoJournal):
         figures = {
             "kept": begun.kept,
             "seconds": round(document.timings.total, 3),
-            "coverage": asdict(coverage),
+            "coverage": coverage,
             "calls": document.usage.calls,
             "replayed": len(begun.known),
             "warnings": Counter(warning.code for warning in document.body.warnings if warning.counts),
@@ -227,25 +226,28 @@ class Journal(NoJournal):
 
     def ended(self, code: ExitCode) -> None:
         """The run is over."""
-        self._note("end", code=int(code))
+        if self._begun:
+            self._note("end", code=int(code))
 
-    def _begin(self) -> None:
+    def _run(self) -> dict[str, Any]:
+        """The run's own line, which stands before its first other one: a run that does nothing leaves no trace."""
         order = self._order
-        self._note(
-            "run",
-            layout=VERSION,
-            version=__version__,
-            pid=os.getpid(),
-            host=socket.gethostname(),
-            shard=str(self._shard) if self._shard is not None else None,
-            command=order.command,
-            family=self._family,
-            task=self._task,
-            deciding=order.deciding,
-            engine=order.engine,
-            form=self._form,
-            writing=order.writing,
-        )
+        return {
+            "event": "run",
+            "at": round(time.time(), 3),
+            "layout": VERSION,
+            "version": __version__,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "shard": str(self._shard) if self._shard is not None else None,
+            "command": order.command,
+            "family": self._family,
+            "task": self._task,
+            "deciding": order.deciding,
+            "engine": order.engine,
+            "form": self._form,
+            "writing": order.writing,
+        }
 
     def _tried(self, key: Key, stamp: Stamp | None) -> int:
         """How often earlier runs have tried the same: this order, for an input with this content."""
@@ -258,7 +260,7 @@ class Journal(NoJournal):
     def _note_of(self, key: Key, event: str, **fields: Any) -> None:
         family, name = key
         work = self._in_hand.get(key)
-        stamp = asdict(work.stamp) if work is not None else None
+        stamp = work.stamp if work is not None else None
         attempt = work.attempt if work is not None else self._tried(key, None) + 1
         self._note(event, family=family, name=name, task=self._task, stamp=stamp, attempt=attempt, **fields)
 
@@ -266,11 +268,11 @@ class Journal(NoJournal):
         noted = {"event": event, "at": round(time.time(), 3), **fields}
         with self._writing, self._needing_room():
             assert self._file is not None
-            rest = b"\n" * self._torn + line(noted)
+            rest = b"\n" * self._torn + (b"" if self._begun else line(self._run())) + line(noted)
+            self._torn = True
             while rest:
-                self._torn = True
-                rest = rest[os.write(self._file, rest) :]
-            self._torn = False
+                rest = rest[self._file.write(rest) :]
+            self._begun, self._torn = True, False
 
     @contextmanager
     def _needing_room(self) -> Iterator[None]:

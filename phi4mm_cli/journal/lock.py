@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -27,29 +28,23 @@ def held(path: Path, what: str, shared: bool = False) -> Iterator[None]:
 
     Raises UsageError where another run holds it, and says which.
     """
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
+    with path.open("a+b", buffering=0) as file:
         if not _taken(file, shared):
             raise UsageError(f"another run is at work on this folder: {_told(_read(file))}", "Wait for it, or end it")
         _sign(file, what)
         yield
-    finally:
-        os.close(file)
 
 
 def owner(path: Path) -> Mapping[str, Any] | None:
     """Who holds the lock on `path` alone: pid, host, since, what; None where nobody does."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with path.open("rb", buffering=0) as file:
+            return None if _try(file, shared=True) else _read(file)
     except OSError:
         return None
-    try:
-        return None if _try(file, shared=True) else _read(file)
-    finally:
-        os.close(file)
 
 
-def _taken(file: int, shared: bool) -> bool:
+def _taken(file: FileIO, shared: bool) -> bool:
     for _ in range(TRIES):
         if _try(file, shared):
             return True
@@ -57,7 +52,7 @@ def _taken(file: int, shared: bool) -> bool:
     return False
 
 
-def _try(file: int, shared: bool) -> bool:
+def _try(file: FileIO, shared: bool) -> bool:
     try:
         import fcntl
     except ImportError:  # Windows: nothing keeps two runs apart
@@ -71,16 +66,17 @@ def _try(file: int, shared: bool) -> bool:
     return True
 
 
-def _sign(file: int, what: str) -> None:
+def _sign(file: FileIO, what: str) -> None:
     signature = {"pid": os.getpid(), "host": socket.gethostname(), "since": round(time.time()), "what": what}
     with suppress(OSError):  # on a full disk: the lock holds all the same
-        os.ftruncate(file, 0)
-        os.pwrite(file, json.dumps(signature).encode(), 0)
+        file.truncate(0)
+        file.write(json.dumps(signature).encode())
 
 
-def _read(file: int) -> Mapping[str, Any]:
+def _read(file: FileIO) -> Mapping[str, Any]:
     try:
-        signature = json.loads(os.pread(file, 4096, 0))
+        file.seek(0)
+        signature = json.loads(file.read())
     except ValueError:
         return {}
     return signature if isinstance(signature, dict) else {}

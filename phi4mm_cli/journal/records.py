@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -67,12 +67,16 @@ def file_name(key: Key) -> str:
 
 
 def line(value: Any) -> bytes:
-    """`value` as a line of JSON. Floats come back as they were; so do names that are not UTF-8, for it is ASCII."""
-    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+    """JSON values and records as a line of JSON, all as they are: it is ASCII, so that names need be no UTF-8."""
+    return json.dumps(value, separators=(",", ":"), default=_plain).encode() + b"\n"
+
+
+def _plain(record: Any) -> dict[str, Any]:
+    return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 def restored(kind: type[T], plain: Any) -> T:
-    """The record that `dataclasses.asdict` and JSON have made `plain`. Raises ValueError where it is none."""
+    """The record of which `line` has made this. Raises ValueError where it is none."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind).validate_python(plain)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 
 from phi4mm_cli.journal.records import Key, Stamp, file_name, line, restored
@@ -16,14 +15,14 @@ from phi4mm_cli.outputs import Document
 
 def keep(folder: Path, key: Key, task: str, stamp: Stamp, timed: bool, document: Document) -> None:
     """Put the result of an input where `kept` finds it. Raises OSError."""
-    folder.mkdir(exist_ok=True)
     path = _path(folder, key)
     temporary = path.with_suffix(f".{os.getpid()}.part")
     try:
-        temporary.write_bytes(line({"task": task, "stamp": asdict(stamp), "timed": timed}) + line(asdict(document)))
+        temporary.write_bytes(line({"task": task, "stamp": stamp, "timed": timed}) + line(document))
         temporary.replace(path)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
 
 
 def kept(folder: Path, key: Key, task: str, timed: bool) -> tuple[Stamp, Document] | None:
