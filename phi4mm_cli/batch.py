@@ -45,7 +45,7 @@ def run_files(
     as a whole; what stops one input is reported, and the others go on.
     """
     asked = Asked(paths, batch, output.name or STDIN_NAME)
-    plan, shard = _plan(asked, output, together), batch.part()
+    plan, shard = _plan(asked, output, together, task.to_files), batch.part()
     if together and shard is not None:
         raise UsageError("--shard parts inputs, and --together joins them", "Leave one out")
     if batch.report == STDOUT and plan.folder is None:
@@ -135,7 +135,7 @@ def _total(lengths: Iterable[float | None]) -> float | None:
     return total
 
 
-def _plan(asked: Asked, output: OutputOptions, together: bool) -> Plan:
+def _plan(asked: Asked, output: OutputOptions, together: bool, to_files: bool) -> Plan:
     formats: tuple[str, ...] = output.formats()
     rules = output.captions if isinstance(output, CaptionOutputOptions) else PresetName.PLAIN
     single = together or asked.is_one_file
@@ -147,7 +147,7 @@ def _plan(asked: Asked, output: OutputOptions, together: bool) -> Plan:
         if len(formats) > 1 or not single:
             raise UsageError("'-o -' takes one input and one format", "For several inputs there is --jsonl")
         return Plan(None, formats, rules)
-    if single and not formats and output.output_dir is None:
+    if single and not formats and output.output_dir is None and not to_files:
         return Plan(None, (), rules)
     return Plan(output.output_dir or Path(), formats, rules)
 

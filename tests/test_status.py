@@ -137,6 +137,17 @@ def test_status_of_a_run_at_work_and_after_it_was_killed(phi4mm: Phi4mm, tmp_pat
     assert said[1:3] == ["  13 inputs: 12 done, 1 begun", "  0:12 of 0:12 read, in " + said[2].split(", in ")[1]]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+def test_a_run_that_was_stopped_says_so(tmp_path: Path) -> None:
+    slow = [sys.executable, str(SLOW), *HEAR, "out", "--chunk-seconds", "1"]
+    run = subprocess.Popen(slow, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    wait_for(run, lambda: (tmp_path / "out" / "00.txt").exists())
+    run.terminate()
+    assert run.wait() == 143
+    [found] = status(tmp_path / "out").commands
+    assert (found.state, found.runs[0].exit_code) == ("ended", 143)
+
+
 def test_status_of_several_commands(phi4mm_here: HereRun, phi4mm: Phi4mm, tmp_path: Path) -> None:
     phi4mm_here(*HEAR, "out", engine=fails)
     phi4mm_here("translate", "in", "--no-vad", "--to", "fr", "-o", "out", engine=lambda _: said("Tout."))

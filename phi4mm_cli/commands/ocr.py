@@ -144,8 +144,6 @@ def command(
     """Turn pages of pictures and documents into Markdown, text, JSON and tables."""
     if table and (output.jsonl or output.output_dir == STDOUT):
         raise UsageError("--table writes files, and stdout is asked for", "Leave out --jsonl and '-o -'")
-    if table and output.output_dir is None:
-        output = replace(output, output_dir=Path())
     selected = ALL_PAGES if pages is None else paging.selection(pages)
     if text_layer is TextLayer.ONLY:
         engine = replace(engine, engine=EngineName.ECHO)  # the model is asked nothing, so none need be there
@@ -167,6 +165,7 @@ def command(
         unit="pages",
         editions=PageEditions(table is not None),
         writing={"table": table},
+        to_files=table is not None,
     )
     raise typer.Exit(run_files(task, inputs, batch, engine, output, log))
 

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from phi4mm_cli import __version__
 from phi4mm_cli.engines import Engine
-from phi4mm_cli.errors import ExitCode, InputError, Phi4Error, StorageError, UsageError
+from phi4mm_cli.errors import InputError, Phi4Error, StorageError, UsageError
 from phi4mm_cli.files import Work
 from phi4mm_cli.journal import lock, results, states
 from phi4mm_cli.journal.answers import Answers, Replaying
@@ -99,9 +99,10 @@ class Journal(NoJournal):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, Phi4Error):
+        code = error.exit_code if isinstance(error, Phi4Error) else getattr(error, "code", None)  # of SystemExit
+        if isinstance(code, int):
             with suppress(StorageError):
-                self.ended(error.exit_code)
+                self.ended(code)
         self._held.close()
 
     # ------------------------------------------------------------------------------------------ what is known
@@ -224,7 +225,7 @@ class Journal(NoJournal):
             for request in begun.known:
                 self._known.pop(request, None)
 
-    def ended(self, code: ExitCode) -> None:
+    def ended(self, code: int) -> None:
         """The run is over."""
         if self._begun:
             self._note("end", code=int(code))

@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import Self
 
 from phi4mm_cli.engines import Engine
-from phi4mm_cli.errors import ExitCode
 from phi4mm_cli.files import Work
 from phi4mm_cli.journal.states import State
 from phi4mm_cli.outputs import Document
@@ -54,7 +53,7 @@ class NoJournal:
     def failed(self, work: Work, error: Exception) -> None:
         """It has none."""
 
-    def ended(self, code: ExitCode) -> None:
+    def ended(self, code: int) -> None:
         """The run is over."""
 
     def __enter__(self) -> Self:
