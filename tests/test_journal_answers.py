@@ -18,7 +18,7 @@ from phi4mm_cli.errors import RequestError
 from phi4mm_cli.journal import FOLDER
 from phi4mm_cli.journal.answers import Answers
 from phi4mm_cli.journal.records import Stamp
-from phi4mm_cli.schema import Message, Request, Result, Sampling, Word
+from phi4mm_cli.schema import Message, Remark, Request, Result, Sampling, Word
 
 SECONDS = 40
 HEAR = ("transcribe", "long.wav", "--no-vad", "--chunk-seconds", "4", "--srt", "--json", "-o")
@@ -149,7 +149,7 @@ def test_answers_come_back_exactly(tmp_path: Path) -> None:
     asked = [Request((Message("user", (text,)),), Sampling(5)) for text in "abc"]
     answers = [
         Result("é 🎙 \ud800", (1, 2), "length", 3),
-        Result("", (), "stop", 0, ()),
+        Result("", (), "stop", 0, (), (3, 4), (Remark("ignored_setting", "no beams here", "Leave them out"),)),
         Result("a b", (7,), "stop", 9, (Word(0.1 + 0.2, 1 / 3, "a"), Word(1e-17, 1.0, "b"))),
     ]
     for request, result in zip(asked, answers, strict=True):
