@@ -116,7 +116,7 @@ def test_commands_and_tags_share_a_folder(phi4mm_here: HereRun, tmp_path: Path) 
 
 
 def test_an_output_that_another_command_took_is_written_again(phi4mm_here: HereRun, tmp_path: Path) -> None:
-    Image.new("RGB", (60, 60), "white").save(tmp_path / "a.png")
+    Image.effect_noise((60, 60), 90).save(tmp_path / "a.png")
     alone = ("transcribe", "in/a.wav", "-o", "out", "--json", "--no-vad")
     phi4mm_here(*alone)
     first = outputs(tmp_path / "out")
@@ -142,7 +142,7 @@ def test_several_together_are_done_once(phi4mm_here: HereRun, tmp_path: Path) ->
 def test_without_an_output_folder_nothing_is_remembered(phi4mm_here: HereRun, tmp_path: Path) -> None:
     for _ in range(2):
         assert phi4mm_here("transcribe", "in", "--no-vad", "--srt").asked == 3
-    Image.new("RGB", (60, 60), "white").save(tmp_path / "page.png")
+    Image.effect_noise((60, 60), 90).save(tmp_path / "page.png")
     phi4mm_here("ocr", "page.png", "--table", "csv", engine=lambda _: said("| a |\n|---|\n| b |"))
     assert (tmp_path / "page.table1.csv").exists()
     assert not (tmp_path / FOLDER).exists()
