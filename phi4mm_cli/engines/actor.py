@@ -39,7 +39,7 @@ class Actor:
     ) -> None:
         self._inbox: SimpleQueue[tuple[str, Any]] = SimpleQueue()
         self._outbox: SimpleQueue[tuple[str, Any]] = SimpleQueue()
-        self._folder = Path(tempfile.mkdtemp(prefix="phi4mm-"))
+        self._media = _Media()
         Thread(target=self._run, args=(version, model, revision, adapters, settings), daemon=True).start()
 
     def tell(self, message: tuple[str, Any]) -> None:
@@ -57,7 +57,7 @@ class Actor:
 
     def end(self) -> None:
         """Leave nothing behind, whatever the engine is at: the process is ended next."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._media.clear()
 
     def _run(
         self, version: str, model: str, revision: str | None, adapters: Adapters, settings: dict[str, Any]
@@ -72,7 +72,7 @@ class Actor:
             alone = settings["device"] != "cpu" and torch.cuda.is_available()  # with its GPU
             node = ray.get_runtime_context().get_node_id()
             self._outbox.put(("ready", (platform.node(), f"{node} {os.getpid()}" if alone else node)))
-            answer(_End(self._inbox, self._outbox, _Media(self._folder)), checkpoint, settings)
+            answer(_End(self._inbox, self._outbox, self._media), checkpoint, settings)
         except Phi4Error as error:
             self._outbox.put(("failed", type(error)(f"on {platform.node()}: {error.message}", error.advice)))
         except BaseException:  # noqa: BLE001 - the log of this process has it, and that the process ends shows it
@@ -120,10 +120,10 @@ class _End:
 
 
 class _Media:
-    """The files that were sent, in a folder, the last used longest."""
+    """The files that were sent, in a folder that is made for the first, the last used longest."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self) -> None:
+        self._folder: Path | None = None
         self._files: dict[Source, Path] = {}
 
     def placed(self, requests: Sequence[Request], parcels: Parcels) -> list[Request]:
@@ -148,7 +148,13 @@ class _Media:
                 return type(error)(f"{source.path} is not on {platform.node()}", advice)
         return type(error)(message, error.advice)
 
+    def clear(self) -> None:
+        """Remove the folder."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
     def _written(self, pieces: Sequence[Any]) -> Path:
+        self._folder = self._folder or Path(tempfile.mkdtemp(prefix="phi4mm-media-"))
         path = self._folder / os.urandom(8).hex()
         with path.open("wb") as file:
             for piece in pieces:
