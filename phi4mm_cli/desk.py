@@ -216,6 +216,7 @@ class Desk:
                 files.write(target, partial(edition.write, document), self.journal.advice)
                 yield target.relative_to(plan.folder).as_posix()
             else:
-                drawn = edition.format == "txt" and isinstance(document.body, Summary) and self.stdout.isatty()
+                is_prose = isinstance(document.body, Summary) or document.body.task == "description"
+                drawn = edition.format == "txt" and is_prose and self.stdout.isatty()
                 (writers.write_for_people if drawn else edition.write)(document, self.stdout)
                 self.stdout.flush()

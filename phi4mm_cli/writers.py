@@ -42,10 +42,10 @@ def write_markdown(document: Document, file: TextIO) -> None:
 
 
 def write_for_people(document: Document, file: TextIO) -> None:
-    """A summary, its Markdown drawn as a terminal can."""
+    """A summary or description, its Markdown drawn as a terminal can; what is no Markdown as it is."""
     body = document.body
-    assert isinstance(body, Summary)
-    if body.style == "chapters":
+    assert body.task == "summary" or body.task == "description"
+    if body.style == "chapters" or (body.task == "description" and body.answer is not None):
         write_text(document, file)
         return
     from rich.console import Console
