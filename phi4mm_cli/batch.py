@@ -65,7 +65,8 @@ def run_files(
         else:
             lengths = _checked(desk, [*once(found)], output, together, stack)
             stopped = desk.work(lengths, *_opened(engine, log, stack)) if lengths else None
-        code = stopped or report.end()
+        ended = report.end()
+        code = stopped or ended
         desk.journal.ended(code)
         if batch.report is not None:
             _write_report(report.tally.report(task.command, code), batch.report, stdout)
