@@ -26,16 +26,16 @@ from phi4mm_cli.schema import Message
 
 LONGEST = 30.0  # seconds
 BEYOND = (330.0, 350.0)  # seconds of silence before a clip: more than 4,096 positions
-BEYOND_SHARE, BEYOND_FROM = 0.02, 0.6  # of the batches, in the later part of the stage
+BEYOND_SHARE, BEYOND_FROM = 0.08, 0.6  # of the batches, in the later part of the stage
 POINTING_LAYER, POINTING_HEAD = 2, 1  # of four layers: the one after it can write down what the head has found
 SHARES = {
-    "transcribe": 0.43,
-    "translate": 0.14,
-    "cot": 0.16,
-    "question": 0.10,
+    "transcribe": 0.36,
+    "translate": 0.13,
+    "cot": 0.15,
+    "question": 0.20,
     "errand": 0.08,
     "summary": 0.05,
-    "nothing": 0.04,
+    "nothing": 0.03,
 }
 
 
@@ -194,7 +194,7 @@ def batches(
         rng.shuffle(groups)
         for group in filter(None, groups):
             if progress > BEYOND_FROM and rng.random() < BEYOND_SHARE:
-                far = asker.draw(10.0, rng.uniform(*BEYOND))
+                far = asker.draw(longest, rng.uniform(*BEYOND))
                 yield [far], collate([example(writer, far)])
             examples = [example(writer, heard) for heard in group]
             progress += pace

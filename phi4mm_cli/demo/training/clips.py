@@ -19,6 +19,9 @@ FRAMES_PER_SECOND = 100
 FRAMES_PER_SLOT = 2  # sound labels are 20 ms apart
 FRAMES_PER_POSITION = 8
 TELEPHONE_BAND = 62  # the first mel band above 4 kHz, which telephone speech lacks
+MEL_BREAK, MEL_TOP = 700.0, 8000.0  # Hz: of the mel scale, 1127 ln(1 + f / 700), and where the bands end
+SMALLEST_HEAD, LARGEST_HEAD = 0.85, 1.35  # times the frequencies of a voice
+HEADS_SHARE = 0.5  # of the clips
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,8 +116,10 @@ class Composer:
         return np.take(sound, range(first, first + frames), axis=0, mode="wrap")
 
     def _disturb(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Noise, a tilt of the spectrum, telephone bandwidth, and small holes in time and frequency."""
+        """Another size of head, noise, a tilt, telephone bandwidth, and small holes in time and frequency."""
         rng = self.rng
+        if rng.random() < HEADS_SHARE:
+            features = _stretched(features, SMALLEST_HEAD * (LARGEST_HEAD / SMALLEST_HEAD) ** rng.random())
         if rng.random() < 0.3:
             tilt = np.linspace(-1, 1, 80, dtype=np.float32) * np.float32(rng.uniform(-1.5, 1.5))
             features = np.maximum(features + tilt, 0)
@@ -134,3 +139,14 @@ class Composer:
                 frame = rng.randrange(len(features))
                 features[frame : frame + rng.randint(1, 6)] = rng.uniform(0, 12)
         return features
+
+
+def _stretched(features: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+    """The features (frames, 80) of a voice whose frequencies are `factor` times as high (Jaitly and Hinton, 2013)."""
+    top = np.log(1 + MEL_TOP / MEL_BREAK)
+    hertz = MEL_BREAK * (np.exp(np.arange(1, 81) / 81 * top) - 1)
+    places = np.clip(81 / top * np.log(1 + hertz / factor / MEL_BREAK) - 1, 0, 79)
+    below = np.minimum(places.astype(int), 78)
+    share = (places - below).astype(np.float32)
+    mixed: NDArray[np.float32] = features[:, below] * (1 - share) + features[:, below + 1] * share
+    return mixed
