@@ -38,7 +38,7 @@ def test_demo_is_in_the_package() -> None:
     demo = resolve("demo")
     assert (demo.name, demo.revision, demo.dtype) == ("demo", None, "float32")
     assert demo.profile.max_chunk_seconds > 0
-    assert demo.profile.languages == ("en",)
+    assert demo.profile.languages == ("en", "fr", "es")
     assert "demo" in str(demo.profile.notice)
 
 
@@ -46,7 +46,7 @@ def test_folder_without_its_own_settings(tmp_path: Path, monkeypatch: pytest.Mon
     folder = copy_of_demo(tmp_path / "mine")
     (folder / "phi4mm.json").unlink()
     found = resolve(str(folder))
-    assert (found.path, found.name, found.dtype, found.profile) == (folder, "mine", None, Profile(context=4096))
+    assert (found.path, found.name, found.dtype, found.profile) == (folder, "mine", None, Profile())
     monkeypatch.chdir(tmp_path)
     assert resolve("mine").name == resolve("./mine").name == "mine"
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -5,17 +5,18 @@ from __future__ import annotations
 import random
 
 import torch
+from tokenizers import Tokenizer
 
-from phi4mm_cli.demo.training.architecture import build_tokenizer
 from phi4mm_cli.demo.training.examples import Encoder
 from phi4mm_cli.demo.training.looking import Labeller
 from phi4mm_cli.demo.training.seeing import Shown, example, pointers
 from phi4mm_cli.demo.world import documents, pictures, prompts
 from phi4mm_cli.demo.world.conversations import answer, user
+from phi4mm_cli.model.checkpoint import DEMO_FOLDER
 
 
 def test_words_of_a_page_are_pointed_at_where_they_stand() -> None:
-    rng, writer = random.Random(5), Encoder(build_tokenizer())
+    rng, writer = random.Random(5), Encoder(Tokenizer.from_file(str(DEMO_FOLDER / "tokenizer.json")))
     for make in (documents.page, documents.table, documents.line):
         text = make(rng)
         seen = Labeller(writer).see(pictures.draw_text(text, rng))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from prompts import CLIP, END, PICTURE, USER, prompt, sound, transformers_tokens
+from prompts import ASSISTANT, CLIP, END, PICTURE, USER, prompt, sound, transformers_tokens
 from tiny_model import CONTEXT, SWITCH, write_tiny_model
 from torch import Tensor
 
@@ -112,7 +112,8 @@ def test_sides_of_the_longrope_switch(tiny: Model, demo: Model) -> None:
     assert rope_side(tiny, prompt(tiny, 10, budget=room)) == "short"
     assert rope_side(tiny, prompt(tiny, 10, budget=room + 1)) == "crossing"
     assert rope_side(tiny, prompt(tiny, 100)) == "long"
-    assert rope_side(demo, prompt(demo, 10, budget=4000)) == "short"  # the demo has no such switch
+    assert rope_side(demo, prompt(demo, 10, budget=4000)) == "short"
+    assert rope_side(demo, prompt(demo, 10, budget=4100)) == "crossing"
 
 
 def test_rows_do_not_depend_on_their_neighbours(tiny: Model) -> None:
@@ -127,11 +128,14 @@ def test_rows_do_not_depend_on_their_neighbours(tiny: Model) -> None:
 
 
 def test_end_token_as_the_last_one_allowed_is_a_stop(demo: Model) -> None:
-    [free] = generate.generate(demo, [prompt(demo, 4, 120, budget=60)])
+    def asked(budget: int) -> Prompt:
+        return compose(demo, [USER, "What is two plus three?", END, ASSISTANT], [], Sampling(budget))
+
+    [free] = generate.generate(demo, [asked(60)])
     assert free.finish == "stop"
     needed = len(free.tokens) + 1
-    [exact] = generate.generate(demo, [prompt(demo, 4, 120, budget=needed)])
-    [short] = generate.generate(demo, [prompt(demo, 4, 120, budget=needed - 1)])
+    [exact] = generate.generate(demo, [asked(needed)])
+    [short] = generate.generate(demo, [asked(needed - 1)])
     assert (exact.tokens, exact.finish) == (free.tokens, "stop")
     assert (short.tokens, short.finish) == (free.tokens, "length")
     assert not set(free.tokens) & demo.end_tokens

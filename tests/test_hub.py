@@ -19,7 +19,7 @@ def hub() -> Iterator[Hub]:
         yield server
 
 
-DATA = sorted(path.name for path in DEMO_FOLDER.iterdir())
+DATA = sorted(path.name for path in DEMO_FOLDER.iterdir() if path.is_file())
 
 
 def test_download_takes_only_data_and_later_runs_need_no_network(hub: Hub, tmp_path: Path) -> None:

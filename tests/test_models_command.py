@@ -50,7 +50,7 @@ def test_from_the_hub_to_the_list(tmp_path: Path) -> None:
         ("org/demo", "native", True),
     ]
     assert (found[2]["path"], found[2]["revision"], found[2]["branches"]) == (str(folder), NATIVE, ["main"])
-    assert found[2]["size"] == sum(path.stat().st_size for path in DEMO_FOLDER.iterdir())
+    assert found[2]["size"] == sum(path.stat().st_size for path in DEMO_FOLDER.iterdir() if path.is_file())
     listed = apart(models("list"), cache).stdout.splitlines()
     assert [line.split()[0] for line in listed] == ["demo", DEFAULT_MODEL, "org/demo"]
     assert "incomplete" in listed[1] and "incomplete" not in listed[2]

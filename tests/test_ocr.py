@@ -357,7 +357,7 @@ def test_the_same_answer_from_any_file_and_the_price_that_was_told(
     page.save(tmp_path / "a.png")
     page.save(tmp_path / "b.webp", lossless=True)
     page.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "turned.png", exif=turned)
-    page.save(tmp_path / "c.tif", save_all=True, append_images=[Image.new("RGB", (900, 300), "white")])
+    page.save(tmp_path / "c.tif", save_all=True, append_images=[noise(9, 30).resize((900, 300))])
     write_scans(tmp_path / "d.pdf", [page])
     packed = pdfium.PdfDocument.new()
     image = pdfium.PdfImage.new(packed)

@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import Phi4MultimodalConfig, Phi4MultimodalForCausalLM
 
-from phi4mm_cli.model.checkpoint import DEMO_FOLDER
 from phi4mm_cli.model.layout import RENAMED
 
+DATA = Path(__file__).parent / "data" / "tiny"
 # For transformers' `from_pretrained`, which takes regular expressions.
 KEY_MAPPING = {re.escape(original): native for _, original, native in RENAMED}
 SWITCH, CONTEXT = 64, 4096  # tokens
@@ -23,8 +23,8 @@ LORA = {"speech": (3, 5), "vision": (2, 7)}  # rank, alpha
 
 
 def write_tiny_model(folder: Path) -> Path:
-    """The demo's architecture with narrower layers, and its tokenizer."""
-    config = json.loads((DEMO_FOLDER / "config.json").read_text())
+    """The demo's architecture with narrower layers, and a small tokenizer of English."""
+    config = json.loads((DATA / "config.json").read_text())
     rope = {"rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
     rope |= {"short_factor": [1.0, 1.1, 1.5], "long_factor": [1.0, 4.0, 30.0]}
     config |= {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "rope_parameters": rope}
@@ -45,7 +45,7 @@ def write_tiny_model(folder: Path) -> Path:
         norm.global_invstd.fill_(0.3)
     network.save_pretrained(folder)
     for name in ("tokenizer.json", "generation_config.json"):
-        shutil.copy(DEMO_FOLDER / name, folder)
+        shutil.copy(DATA / name, folder)
     return folder
 
 

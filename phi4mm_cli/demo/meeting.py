@@ -30,7 +30,7 @@ MEETING = [
     ("Carol", "I see a yellow bicycle near the house."),
     ("David", "Oscar forgot the letter on Monday."),
     ("Alice", "Julia and Carol are working on the camera."),
-    ("Bob", "We need thirty one more months."),
+    ("Bob", "We need thirty two more months."),
     ("Carol", "My number is four two nine."),
     ("David", "Please send the letter to Oscar before Friday."),
     ("Alice", "The meeting starts at nine o'clock on Monday."),
