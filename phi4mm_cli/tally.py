@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 
-from phi4mm_cli.errors import ExitCode, MemoryExhaustedError
+from phi4mm_cli.errors import AnswerError, ExitCode, MemoryExhaustedError
 from phi4mm_cli.outputs import Coverage, Document, Failure, reason_of
 from phi4mm_cli.runs import RunReport, added, grouped
 from phi4mm_cli.schema import ModelInfo
@@ -59,8 +59,9 @@ class Tally:
     def exit_code(self, strict: bool) -> ExitCode:
         """How the run ends, if it ends now."""
         if self.failures and not self.done and not self.skipped:
-            alone = len(self.failures) == 1 and isinstance(self.failures[0][1], MemoryExhaustedError)
-            return ExitCode.OUT_OF_MEMORY if alone else ExitCode.ALL_FAILED
+            (_, error), *others = self.failures
+            told = not others and isinstance(error, (MemoryExhaustedError, AnswerError))
+            return error.exit_code if told else ExitCode.ALL_FAILED
         if self.failures:
             return ExitCode.SOME_FAILED
         return ExitCode.QUALITY if strict and self.warnings.total() else ExitCode.OK
