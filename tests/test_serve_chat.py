@@ -60,7 +60,7 @@ def test_models_are_listed_as_vllm_lists_them(demo_server: Server) -> None:
         ("speech", "phi4mm"),
         ("vision", "phi4mm"),
     ]
-    assert models[0].model_dump()["max_model_len"] == 4096
+    assert models[0].model_dump()["max_model_len"] == 131072
 
 
 def test_speech_is_answered_as_by_the_local_engine(demo_server: Server, tmp_path: Any) -> None:
@@ -205,7 +205,7 @@ def test_harmless_fields_are_let_pass(echo_server: Server) -> None:
 
 def test_what_is_too_long(demo_server: Server) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
-        said(demo_server, asked(words("word " * 5000)))
+        said(demo_server, asked(words("word " * 140000)))
     assert caught.value.code == "context_length_exceeded"
 
 
