@@ -60,8 +60,9 @@ class Tally:
         """How the run ends, if it ends now."""
         if self.failures and not self.done and not self.skipped:
             (_, error), *others = self.failures
-            told = not others and isinstance(error, (MemoryExhaustedError, AnswerError))
-            return error.exit_code if told else ExitCode.ALL_FAILED
+            if not others and isinstance(error, (MemoryExhaustedError, AnswerError)):
+                return error.exit_code
+            return ExitCode.ALL_FAILED
         if self.failures:
             return ExitCode.SOME_FAILED
         return ExitCode.QUALITY if strict and self.warnings.total() else ExitCode.OK
