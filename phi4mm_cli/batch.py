@@ -19,6 +19,7 @@ from phi4mm_cli.finding import Asked, Found, Rules, Unfound, once
 from phi4mm_cli.journal import Journal, NoJournal, Order
 from phi4mm_cli.options import BatchOptions, EngineOptions, LogOptions
 from phi4mm_cli.output_options import CaptionOutputOptions, OutputOptions
+from phi4mm_cli.rehearsal import rehearse
 from phi4mm_cli.report import Loading, Report
 from phi4mm_cli.runs import RunReport, whole_json
 from phi4mm_cli.sharding import Shard
@@ -56,13 +57,16 @@ def run_files(
         report = Report(output.strict, log, partial(_write_failure, stdout) if output.jsonl else None)
         found = asked.found(Rules(task.suffixes, task.tag, task.replaced_tags))
         desk = Desk(task, plan, stdout, report, _journal(task, plan, engine, output, shard), shard)
+        if batch.dry_run:
+            return _rehearsed(desk, [*once(found)], output, together, engine)
         if asked.grows and not together:
             stack.enter_context(desk.journal)
             stopped = desk.work_as_named(found, output.overwrite, *_opened(engine, log, stack))
         else:
             lengths = _checked(desk, [*once(found)], output, together, stack)
             stopped = desk.work(lengths, *_opened(engine, log, stack)) if lengths else None
-        code = stopped or report.end()
+        ended = report.end()
+        code = stopped or ended
         desk.journal.ended(code)
         if batch.report is not None:
             _write_report(report.tally.report(task.command, code), batch.report, stdout)
@@ -75,6 +79,14 @@ def _write_report(report: RunReport, path: Path, stdout: TextIO) -> None:
         stdout.write(text)
     else:
         files.write(path, lambda file: file.writelines([text]), "The run itself has ended as it says above")
+
+
+def _rehearsed(
+    desk: Desk, found: Sequence[Found], output: OutputOptions, together: bool, engine: EngineOptions
+) -> ExitCode:
+    works = _works([one for one in found if isinstance(one, Input)], output, together)
+    mine = [work for work in works if desk.shard is None or desk.shard.has(work.name)]
+    return rehearse(desk, mine, [one for one in found if isinstance(one, Unfound)], engine, output.overwrite)
 
 
 def _opened(engine: EngineOptions, log: LogOptions, stack: ExitStack) -> tuple[Engine, Loading]:

@@ -142,11 +142,12 @@ class Desk:
             bar.advance(job, request, result)
 
         def finish(code: ExitCode) -> bool:
-            names = [] if isinstance(todo, Sized) and len(todo) == 1 else [job.name for job in driver.finish()]
-            if names:
-                stopped.append(code)
-                stopping.tell(code, [in_hand[name].label for name in names], bar.left_of(names))
-            return bool(names)
+            if (isinstance(todo, Sized) and len(todo) == 1) or not driver.has_answers:
+                return False
+            names = [job.name for job in driver.finish()]
+            stopped.append(code)
+            stopping.tell(code, [in_hand[name].label for name in names if name in in_hand], bar.left_of(names))
+            return True
 
         with (
             Driver(jobs(), self.journal.replaying(engine), on_result=answered, on_part=bar.part) as driver,

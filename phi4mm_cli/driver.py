@@ -132,18 +132,22 @@ class Driver(Generic[T]):
         self._finishing = False  # what is in hand, and nothing else
         self._closing = False
 
+    @property
+    def has_answers(self) -> bool:
+        """Whether anything has been answered; as long as nothing has, the model may still be loading."""
+        return self._answered
+
     def finish(self) -> list[Job[T]]:
         """Take no more jobs, and drop those that nothing is asked of yet; the others, in hand, are still worked on.
 
-        They are none where nothing has been answered at all, for then the model may still be loading. May be called
-        in a handler of signals, and so changes nothing that the caller's thread may be in the middle of.
+        May be called in a handler of signals, and so changes nothing that the caller's thread may be in the middle of.
         """
         with self._changed:
             self._finishing = True
             asked = {id(opened) for owners in self._owners.values() for opened in owners}
             for opened in self._open:
-                if not (self._answered and (opened.usage.calls or id(opened) in asked)):
-                    opened.dropped = opened.stop = True
+                opened.dropped = not opened.usage.calls and id(opened) not in asked
+                opened.stop = opened.stop or opened.dropped
             self._changed.notify_all()
             return [opened.job for opened in self._open if not opened.dropped]
 

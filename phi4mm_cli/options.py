@@ -372,6 +372,10 @@ class BatchOptions:
         option("--null", "-0", panel="Batch", help="The names in the list end with NUL, as of [b]find -print0[/b]."),
     ] = False
 
+    dry_run: Annotated[
+        bool,
+        option("--dry-run", "-n", panel="Batch", help="Only say what would be done: needs no model, writes nothing."),
+    ] = False
     log_file: Annotated[
         Path | None, option("--log", panel="Messages", help="A file to which all that is said is added, with its time.")
     ] = None

@@ -47,8 +47,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def tell(code: ExitCode, labels: Sequence[str], seconds: float | None) -> None:
     """What happens now: these inputs are finished, which takes so long as far as is known."""
-    what = labels[0] if len(labels) == 1 else f"the {len(labels)} files in hand"
-    time = f" (about {clock(seconds)})" if seconds is not None else ""
+    what = labels[0] if len(labels) == 1 else f"the {len(labels)} files in hand" if labels else "what is written"
+    time = f" (about {clock(seconds)})" if labels and seconds is not None else ""
     how = "Ctrl-C again" if code is ExitCode.INTERRUPTED else "another signal"
     with suppress(RuntimeError):  # the main thread was in the middle of saying something
         console.say(f"{code.name.lower()}; finishing {what}{time}, then it ends; {how} ends it at once")

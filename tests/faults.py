@@ -171,35 +171,39 @@ def failures(batch: Batch) -> dict[str, str]:
 def killed(home: Path, small: bool) -> str:
     """SIGKILL at random moments, and the same command again"""
     files, kills = (12, 3) if small else (200, 50)
-    batch = Batch(home, {"seconds": 0.2 if small else 0.02}, ("--chunk-seconds", "1", "-f", ",".join(FORMATS)))
+    batch = Batch(home, {"seconds": 0.05}, ("--chunk-seconds", "1", "-f", ",".join(FORMATS)))
     batch.record(files, 0.9)
     undisturbed = batch.run("-o", "expected", count="expected.keys", seconds=0)
     assert undisturbed.code == 0, undisturbed.stderr
     expected = batch.written(home / "expected")
     assert len(expected) == len(FORMATS) * files
-    began = time.monotonic()
-    assert batch.run("-o", "none", "--range", "0-0.1", seconds=0).code == 0
-    startup = time.monotonic() - began  # of the program and its reading of all files
-    done_in, chance = 0, random.Random(8)
+    hit, chance, journal = 0, random.Random(8), batch.out / ".phi4mm" / "journal.jsonl"
     with watched(batch, expected) as wrong:
-        for _ in range(kills):
+        for number in range(kills):
+            runs = events(journal, "run")
             process = batch.start(count="keys")
-            time.sleep(startup * 0.5 + chance.random() * startup)
-            done_in += process.poll() is not None
+            while number % 5 and events(journal, "run") == runs and process.poll() is None:
+                time.sleep(0.01)  # until it is at work; each fifth is killed while it starts
+            time.sleep(chance.uniform(0, 0.6))
+            hit += process.poll() is None
             process.kill()
             process.communicate()
         last = batch.run(count="keys")
         assert last.code == 0, last.stderr
     assert not wrong, f"seen half-written: {sorted(set(wrong))[:5]}"
     assert batch.written() == expected
-    asked = Counter((home / "keys").read_text().split())
-    needed = len(set((home / "expected.keys").read_text().split()))
+    asked = Counter((home / "keys").read_text(encoding="utf-8").split())
+    needed = len(set((home / "expected.keys").read_text(encoding="utf-8").split()))
     repeated = sum(asked.values()) - needed
     assert repeated <= kills * 6, f"{repeated} answers were asked for again"
     return (
-        f"{files} files killed {kills - done_in} times: {len(expected)} outputs as undisturbed, none half-done; "
+        f"{files} files killed {hit} times: {len(expected)} outputs as undisturbed, none half-done; "
         f"{repeated} of {needed} answers asked for again; {len(left_over(batch.out))} temporary files left"
     )
+
+
+def events(journal: Path, kind: str) -> int:
+    return journal.read_bytes().count(f'"event":"{kind}"'.encode()) if journal.exists() else 0
 
 
 def disk_full(home: Path, small: bool) -> str:

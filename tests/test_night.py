@@ -115,6 +115,7 @@ def test_the_first_signal_lets_what_is_in_hand_be_finished(number: signal.Signal
     assert run.returncode == code
     assert 2 <= len(outputs()) < 30
     assert "finishing" in stderr and "ends it at once" in stderr
+    assert stderr.splitlines()[-1] == f"phi4mm: {len(outputs())} inputs: {len(outputs())} done"
     assert {len(Path("out", name).read_text(encoding="utf-8").splitlines()) for name in outputs()} == {2}
     again = begin(["rec", "-o", "out", "--chunk-seconds", "1"])
     assert again.wait(60) == 0
