@@ -69,7 +69,8 @@ class Report:
 
     def troubles(self) -> str:
         """Warnings and failures so far, as far as there are any."""
-        counts = ((len(self.tally.failures), "failed"), (self.tally.warnings.total(), "warnings"))
+        warnings = self.tally.warnings.total()
+        counts = ((len(self.tally.failures), "failed"), (warnings, "warning" if warnings == 1 else "warnings"))
         return ", ".join(f"{count} {what}" for count, what in counts if count)
 
     def end(self) -> ExitCode:

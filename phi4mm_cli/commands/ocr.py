@@ -137,9 +137,7 @@ def command(
         TextLayer,
         option("--text-layer", help="Text that a PDF carries: [b]prefer[/b] it to reading, or take [b]only[/b] it."),
     ] = TextLayer.IGNORE,
-    table: Annotated[
-        TableFormat | None, option("--table", panel="Output", help="Write each table to a file of its own too.")
-    ] = None,
+    table: Annotated[TableFormat | None, option("--table", help="Write each table to a file of its own too.")] = None,
 ) -> None:
     """Turn pages of pictures and documents into Markdown, text, JSON and tables."""
     if table and (output.jsonl or output.output_dir == STDOUT):

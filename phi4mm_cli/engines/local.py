@@ -274,7 +274,7 @@ def _require_adapter(model: Model, request: Request) -> None:
         return
     media = "pictures" if name == "vision" else "sound"
     message = f"the model cannot take {media}: its folder has no {name}-lora"
-    raise RequestError(message, f"Copy or download the {name}-lora folder of the checkpoint too.")
+    raise RequestError(message, "Name a model that has one with --model (the demo hears, but does not see)")
 
 
 def _use_adapter(model: Model, prompt: Prompt) -> None:
