@@ -240,6 +240,16 @@ def test_another_dialect_is_understood(clip: Clip) -> None:
         assert not {"skip_special_tokens", "return_token_ids"} & sent(web).keys()
 
 
+def test_a_wrong_path_is_no_wrong_model() -> None:
+    words = "there is nothing at this path; /v1/models is"
+
+    def answer(heard: Heard) -> None:
+        heard.reply({"error": {"message": words}}, 404)
+
+    with serving(answer) as web, pytest.raises(MissingError, match="no such address"):
+        asked(web, request("a"))
+
+
 @pytest.mark.parametrize(
     ("case", "kind", "message", "advice"),
     [

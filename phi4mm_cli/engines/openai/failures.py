@@ -103,7 +103,7 @@ class Speaker:
             return RequestError(f"that is too much at once for {self.name}: {words}", advice)
         if any(sign in low for sign in _NO_MEDIA):
             return self.no_media("sound or pictures", words)
-        if status == 404 and "model" in low:
+        if status == 404 and re.search(r"\bmodel\b", low):  # a path that is told of may have /models in it
             advice = "Name what it serves with --model and --served; its /v1/models lists it"
             return MissingError(f"{self.name} does not serve that model: {words}", advice)
         if status in (404, 405):
