@@ -8,9 +8,10 @@ from typing import TypeVar
 
 from phi4mm_cli import console
 from phi4mm_cli.driver import Job, run
+from phi4mm_cli.engine_options import EngineOptions
 from phi4mm_cli.engines import Engine
 from phi4mm_cli.flow import Flow
-from phi4mm_cli.options import EngineOptions, LogOptions
+from phi4mm_cli.options import LogOptions
 from phi4mm_cli.outputs import Usage
 from phi4mm_cli.report import Loading, display
 from phi4mm_cli.schema import ModelInfo, Profile, Remark, Request, Result

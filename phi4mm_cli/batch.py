@@ -12,12 +12,13 @@ from typing import TextIO
 from phi4mm_cli import console, files, writers
 from phi4mm_cli.captions.presets import PresetName
 from phi4mm_cli.desk import Desk
+from phi4mm_cli.engine_options import EngineOptions
 from phi4mm_cli.engines import Engine
 from phi4mm_cli.errors import ExitCode, InputError, UsageError
 from phi4mm_cli.files import Input, Work
 from phi4mm_cli.finding import Asked, Found, Rules, Unfound, once
 from phi4mm_cli.journal import Journal, NoJournal, Order
-from phi4mm_cli.options import BatchOptions, EngineOptions, LogOptions
+from phi4mm_cli.options import BatchOptions, LogOptions
 from phi4mm_cli.output_options import CaptionOutputOptions, OutputOptions
 from phi4mm_cli.rehearsal import rehearse
 from phi4mm_cli.report import Loading, Report

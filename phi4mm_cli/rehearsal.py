@@ -9,11 +9,11 @@ from typing import TextIO
 
 from phi4mm_cli import console, files
 from phi4mm_cli.desk import Desk
+from phi4mm_cli.engine_options import EngineName, EngineOptions
 from phi4mm_cli.errors import ExitCode, InputError, UsageError
 from phi4mm_cli.files import STDIN, Claims, Work
 from phi4mm_cli.finding import Unfound
 from phi4mm_cli.journal import Journal
-from phi4mm_cli.options import EngineName, EngineOptions
 from phi4mm_cli.outputs import Unit
 from phi4mm_cli.timing import clock
 

@@ -14,7 +14,7 @@ import pytest
 from journalled import HereRun, Ran
 from scripted import ScriptedEngine, said
 
-from phi4mm_cli import console, options
+from phi4mm_cli import console, engine_options
 from phi4mm_cli.cli import app
 from phi4mm_cli.errors import Phi4Error, RequestError
 from phi4mm_cli.schema import Request, Result
@@ -62,7 +62,7 @@ def phi4mm_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.C
 
     def run(*arguments: object, engine: Callable[[Request], Result | RequestError] = _hears) -> Ran:
         scripted = ScriptedEngine(engine)
-        monkeypatch.setattr(options, "open_engine", lambda *_, **__: scripted)
+        monkeypatch.setattr(engine_options, "open_engine", lambda *_, **__: scripted)
         capfd.readouterr()
         code: Any = 0
         try:

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from phi4mm_cli import __main__, options
+from phi4mm_cli import __main__, engine_options
 from phi4mm_cli.engines.echo import EchoEngine
 from phi4mm_cli.errors import MemoryExhaustedError, Phi4Error, RequestError
 from phi4mm_cli.schema import Result
@@ -70,7 +70,7 @@ def main() -> None:
     def open_faulty(*_: Any, **__: Any) -> FaultyEngine:
         return FaultyEngine(**faults)
 
-    options.open_engine = open_faulty  # type: ignore[assignment]
+    engine_options.open_engine = open_faulty  # type: ignore[assignment]
     sys.argv = ["phi4mm", *sys.argv[2:]]
     __main__.main()
 

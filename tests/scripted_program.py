@@ -15,7 +15,7 @@ from typing import Any
 
 from scripted import ScriptedEngine, said
 
-from phi4mm_cli import __main__, options
+from phi4mm_cli import __main__, engine_options
 from phi4mm_cli.schema import Request, Result, canonical_json
 
 ASKED = Path("asked").absolute()
@@ -43,7 +43,7 @@ def main() -> None:
     def open_scripted(*_: Any, **__: Any) -> ScriptedEngine:
         return SlowEngine(lambda request: said(answers.pop(0)))
 
-    options.open_engine = open_scripted  # type: ignore[assignment]
+    engine_options.open_engine = open_scripted  # type: ignore[assignment]
     sys.argv = ["phi4mm", *sys.argv[2:]]
     __main__.main()
 

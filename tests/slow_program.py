@@ -7,7 +7,7 @@ from typing import Any
 
 from scripted import ScriptedEngine, said
 
-from phi4mm_cli import __main__, options
+from phi4mm_cli import __main__, engine_options
 from phi4mm_cli.schema import Request, Result
 
 SECONDS = 0.1  # for an answer
@@ -22,7 +22,7 @@ def main() -> None:
     def open_slow(*_: Any, **__: Any) -> ScriptedEngine:
         return ScriptedEngine(heard)
 
-    options.open_engine = open_slow  # type: ignore[assignment]
+    engine_options.open_engine = open_slow  # type: ignore[assignment]
     __main__.main()
 
 

@@ -20,12 +20,12 @@ from torch import Tensor
 from transformers import Phi4MultimodalForCausalLM
 
 from phi4mm_cli.commands.sample import SAMPLES
+from phi4mm_cli.engine_options import EngineOptions
 from phi4mm_cli.errors import MissingError, UsageError
 from phi4mm_cli.model.adapters import switch_adapter
 from phi4mm_cli.model.checkpoint import resolve
 from phi4mm_cli.model.layout import IMAGE
 from phi4mm_cli.model.loading import Model, load
-from phi4mm_cli.options import EngineOptions
 
 LINEARS = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
 LORA_WEIGHTS = "adapter_model.safetensors"

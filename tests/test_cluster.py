@@ -19,13 +19,17 @@ from conftest import RAY, Phi4mm
 from test_local_engine import ASK, SENTENCES, Outcome, answers, request, saved
 from test_memory import Heard
 
+from phi4mm_cli.engine_options import ClusterOptions, DeviceMapName, EngineName, EngineOptions
 from phi4mm_cli.engines import Silence
 from phi4mm_cli.engines.local import LocalEngine
 from phi4mm_cli.errors import MissingError, Phi4Error, RequestError, UsageError
 from phi4mm_cli.model.checkpoint import resolve
-from phi4mm_cli.options import DeviceMapName, EngineName, EngineOptions
 
 ray = pytest.importorskip("ray")
+
+
+def on_ray(cluster: ClusterOptions, **settings: Any) -> EngineOptions:
+    return EngineOptions(model="demo", engine=EngineName.RAY, cluster=cluster, **settings)
 
 
 def actors() -> list[psutil.Process]:
@@ -39,17 +43,17 @@ def test_what_cannot_be() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         nobody = f"127.0.0.1:{taken.getsockname()[1]}"
-        wrong: list[tuple[dict[str, Any], type[Phi4Error], str]] = [
-            ({"address": f"ray://{nobody}"}, MissingError, f"nothing answers at ray://{nobody}: "),
-            ({"address": nobody}, MissingError, f"nothing answers at {nobody}: "),
-            ({"address": "somewhere"}, UsageError, "--address is auto, ray://HOST:PORT or HOST:PORT, not 'somewhere'"),
-            ({"device": "cuda:1"}, UsageError, "--device cuda:1 does not go with --engine ray"),
-            ({"device_map": DeviceMapName.AUTO}, UsageError, "--device-map does not go with --engine ray"),
-            ({"workers": 0}, UsageError, "--workers is 1 to 1024, not 0"),
+        wrong: list[tuple[dict[str, Any], dict[str, Any], type[Phi4Error], str]] = [
+            ({"address": f"ray://{nobody}"}, {}, MissingError, f"nothing answers at ray://{nobody}: "),
+            ({"address": nobody}, {}, MissingError, f"nothing answers at {nobody}: "),
+            ({"address": "somewhere"}, {}, UsageError, "--address is auto, ray://HOST:PORT or HOST:PORT, not 's"),
+            ({}, {"device": "cuda:1"}, UsageError, "--device cuda:1 does not go with --engine ray"),
+            ({}, {"device_map": DeviceMapName.AUTO}, UsageError, "--device-map does not go with --engine ray"),
+            ({"workers": 0}, {}, UsageError, "--workers is 1 to 1024, not 0"),
         ]
-        for settings, kind, message in wrong:
+        for cluster_settings, settings, kind, message in wrong:
             with pytest.raises(kind, match="^" + re.escape(message)):
-                EngineOptions(model="demo", engine=EngineName.RAY, **settings).open(Silence()).__enter__()
+                on_ray(ClusterOptions(**cluster_settings), **settings).open(Silence()).__enter__()
 
 
 def test_a_run_on_two_actors(cluster: None, tmp_path: Path) -> None:
@@ -61,7 +65,7 @@ def test_a_run_on_two_actors(cluster: None, tmp_path: Path) -> None:
     with LocalEngine(resolve("demo"), device="cpu") as engine:
         expected = answers(engine, *asked)
     heard = Heard()
-    options = EngineOptions(model="demo", engine=EngineName.RAY, workers=2, batch_size="2")
+    options = on_ray(ClusterOptions(workers=2), batch_size="2")
     with options.open(heard) as engine:
         assert (engine.info.engine, engine.room()) == ("ray", 16)
         for one in (missing, *asked):
@@ -99,7 +103,7 @@ def test_files_that_nodes_cannot_see_are_sent(cluster: None, tmp_path: Path) -> 
         expected = answers(engine, *asked)
     folders = partial(Path(tempfile.gettempdir()).glob, "phi4mm-media-*")
     before = {*folders()}
-    with EngineOptions(model="demo", engine=EngineName.RAY, workers=1, ship_media=True).open(Heard()) as engine:
+    with on_ray(ClusterOptions(workers=1, ship_media=True)).open(Heard()) as engine:
         for one in asked:
             engine._parcels([one])  # type: ignore[attr-defined]
             Path(one.clips[0].source.path).unlink()

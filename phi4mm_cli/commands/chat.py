@@ -23,8 +23,9 @@ from phi4mm_cli.chat import Conversation, Instructed, places, screen, session, t
 from phi4mm_cli.chat.session import Kept, Loaded
 from phi4mm_cli.chat.shell import Shell, counted
 from phi4mm_cli.chat.talking import Acting, Talker
+from phi4mm_cli.engine_options import EngineOptions
 from phi4mm_cli.errors import InputError, UsageError
-from phi4mm_cli.options import EngineOptions, LogOptions, SamplingOptions, option, with_shared
+from phi4mm_cli.options import LogOptions, SamplingOptions, option, with_shared
 from phi4mm_cli.outputs import Timings
 from phi4mm_cli.schema import Message
 from phi4mm_cli.tool_options import ActingOptions, Acts, CallOptions, offers

@@ -15,12 +15,13 @@ import typer
 
 from phi4mm_cli import judging, looking, paging, prompt, ranges, reading, showing, structured
 from phi4mm_cli.batch import run_files
+from phi4mm_cli.engine_options import EngineOptions
 from phi4mm_cli.errors import UsageError
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.looking import Look, Looking
 from phi4mm_cli.media import DOCUMENT_SUFFIXES, VIDEO_SUFFIXES
 from phi4mm_cli.model.grid import MOST_CROPS
-from phi4mm_cli.options import BatchOptions, EngineOptions, LogOptions, SamplingOptions, option, with_shared
+from phi4mm_cli.options import BatchOptions, LogOptions, SamplingOptions, option, with_shared
 from phi4mm_cli.output_options import PageOutputOptions
 from phi4mm_cli.outputs import Body, Description, DescriptionStyle, Warning
 from phi4mm_cli.schema import Clip, Message, Profile, Request, Result, Sampling, Source

@@ -13,10 +13,11 @@ import typer
 from phi4mm_cli import paging, reading, tables, writers
 from phi4mm_cli.batch import STDOUT, run_files
 from phi4mm_cli.captions.presets import PresetName
+from phi4mm_cli.engine_options import EngineName, EngineOptions
 from phi4mm_cli.errors import UsageError
 from phi4mm_cli.flow import Flow, Gather
 from phi4mm_cli.media import DOCUMENT_SUFFIXES
-from phi4mm_cli.options import BatchOptions, EngineName, EngineOptions, LogOptions, SamplingOptions, option, with_shared
+from phi4mm_cli.options import BatchOptions, LogOptions, SamplingOptions, option, with_shared
 from phi4mm_cli.output_options import Format, PageOutputOptions
 from phi4mm_cli.outputs import Body, Coverage, Document, Page, Pages
 from phi4mm_cli.paging import ALL_PAGES, Detail, Selection

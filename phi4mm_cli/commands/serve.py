@@ -13,10 +13,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 from phi4mm_cli import console
+from phi4mm_cli.engine_options import EngineName, EngineOptions
 from phi4mm_cli.engines import Engine
 from phi4mm_cli.engines.devices import device_names
 from phi4mm_cli.errors import MissingError, Phi4Error, UsageError
-from phi4mm_cli.options import EngineName, EngineOptions, LogOptions, option, with_shared
+from phi4mm_cli.options import LogOptions, option, with_shared
 from phi4mm_cli.report import Loading, display
 from phi4mm_cli.schema import Message, Request, Sampling
 

@@ -14,6 +14,7 @@ import typer
 from phi4mm_cli import hearing, language_check, languages, material, texts
 from phi4mm_cli.batch import run_files
 from phi4mm_cli.commands import describe, transcribe
+from phi4mm_cli.engine_options import EngineOptions
 from phi4mm_cli.errors import InputError, UsageError
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.grounding import Evidence
@@ -21,15 +22,7 @@ from phi4mm_cli.hearing import Listening
 from phi4mm_cli.looking import Looking, probe_video
 from phi4mm_cli.material import Material
 from phi4mm_cli.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES
-from phi4mm_cli.options import (
-    BatchOptions,
-    EngineOptions,
-    ListeningOptions,
-    LogOptions,
-    SamplingOptions,
-    option,
-    with_shared,
-)
+from phi4mm_cli.options import BatchOptions, ListeningOptions, LogOptions, SamplingOptions, option, with_shared
 from phi4mm_cli.output_options import PageOutputOptions
 from phi4mm_cli.outputs import Body, Point, Summary, SummaryPart, Warning
 from phi4mm_cli.schema import Profile, Source

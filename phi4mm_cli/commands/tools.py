@@ -14,8 +14,9 @@ import typer
 
 from phi4mm_cli import attaching, console
 from phi4mm_cli.asking import asking
+from phi4mm_cli.engine_options import EngineOptions
 from phi4mm_cli.errors import AnswerError, ExitCode, UsageError
-from phi4mm_cli.options import EngineOptions, LogOptions, SamplingOptions, option, with_shared
+from phi4mm_cli.options import LogOptions, SamplingOptions, option, with_shared
 from phi4mm_cli.outputs import Timings, remarked
 from phi4mm_cli.schema import Message, to_json
 from phi4mm_cli.tool_options import ActingOptions, Acts, CallOptions, OfferOptions, offers

@@ -11,18 +11,11 @@ import typer
 
 from phi4mm_cli import hearing, language_check, languages
 from phi4mm_cli.batch import run_files
+from phi4mm_cli.engine_options import EngineOptions
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.hearing import Listening, Question
 from phi4mm_cli.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES
-from phi4mm_cli.options import (
-    BatchOptions,
-    EngineOptions,
-    ListeningOptions,
-    LogOptions,
-    SamplingOptions,
-    option,
-    with_shared,
-)
+from phi4mm_cli.options import BatchOptions, ListeningOptions, LogOptions, SamplingOptions, option, with_shared
 from phi4mm_cli.output_options import CaptionOutputOptions
 from phi4mm_cli.outputs import WORD_TIMES, Body, Transcript
 from phi4mm_cli.schema import Profile, Source

@@ -16,19 +16,12 @@ from phi4mm_cli.batch import run_files
 from phi4mm_cli.bilingual import Twofold, matched, told_apart
 from phi4mm_cli.commands import transcribe
 from phi4mm_cli.editions import Translations
+from phi4mm_cli.engine_options import EngineOptions
 from phi4mm_cli.errors import InputError, UsageError
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.hearing import Answer, Listening, Question
 from phi4mm_cli.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES
-from phi4mm_cli.options import (
-    BatchOptions,
-    EngineOptions,
-    ListeningOptions,
-    LogOptions,
-    SamplingOptions,
-    option,
-    with_shared,
-)
+from phi4mm_cli.options import BatchOptions, ListeningOptions, LogOptions, SamplingOptions, option, with_shared
 from phi4mm_cli.output_options import TranslationOutputOptions
 from phi4mm_cli.outputs import Body, Rendering, Translation, Warning, WarningCode
 from phi4mm_cli.passages import Asking
