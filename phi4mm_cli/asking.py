@@ -47,7 +47,7 @@ class Asking:
         with display({"answer": None}, "the model", self._quiet) as bar:
             self._loading.bar = bar
             [outcome] = run([Job("answer", lambda: flow)], self._engine)
-        self._count(outcome.usage)
+        self.usage += outcome.usage
         self.remarks |= dict.fromkeys(outcome.remarks)
         if outcome.error is not None:
             raise outcome.error
@@ -66,17 +66,9 @@ class Asking:
                     break
                 waiting.close()  # the answer itself shows that the model is at work
                 yield piece
-        self._count(Usage(1, result.prompt_tokens, len(result.tokens)))
+        self.usage += Usage(1, result.prompt_tokens, len(result.tokens))
         self.remarks |= dict.fromkeys(result.remarks)
         return result
-
-    def _count(self, spent: Usage) -> None:
-        usage = self.usage
-        self.usage = Usage(
-            usage.calls + spent.calls,
-            usage.prompt_tokens + spent.prompt_tokens,
-            usage.completion_tokens + spent.completion_tokens,
-        )
 
 
 @contextmanager

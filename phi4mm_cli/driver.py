@@ -248,12 +248,8 @@ class Driver(Generic[T]):
     def _answer(self, opened: _OpenFlow[T], key: str, result: Result) -> None:
         self._answered = True
         opened.answers[key] = result
-        request, usage = opened.pending.pop(key), opened.usage
-        opened.usage = Usage(
-            usage.calls + 1,
-            usage.prompt_tokens + result.prompt_tokens,
-            usage.completion_tokens + len(result.tokens),
-        )
+        request = opened.pending.pop(key)
+        opened.usage += Usage(1, result.prompt_tokens, len(result.tokens))
         opened.remarks |= dict.fromkeys(result.remarks)
         if isinstance(opened.round, Gather):
             opened.inbox.append(key)

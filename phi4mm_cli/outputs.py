@@ -251,6 +251,14 @@ class Usage:
     prompt_tokens: int  # of all prompts together, sound and pictures included
     completion_tokens: int  # of all answers together
 
+    def __add__(self, other: Usage) -> Usage:
+        """Both together."""
+        return Usage(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
