@@ -54,7 +54,7 @@ def test_answers_that_end_are_those_of_transformers(demo: Model) -> None:
             found = answer(demo, asked)
             assert found == of_transformers(demo, asked)
             lengths.add(len(found))
-    assert len(lengths) > 2
+    assert len(lengths) > 1
     assert min(lengths) < 30
 
 

@@ -75,7 +75,7 @@ def test_shards_together_are_one_run(phi4mm_here: HereRun, tmp_path: Path) -> No
         assert getattr(parts, name) == getattr(one, name)
     assert [run.shard for run in parts.runs] == ["1/3", "2/3", "3/3"]
     again = phi4mm_here(*HEAR, "out", "--srt", "--json", engine=fails)  # not in parts: it knows what they have done
-    assert (again.code, again.last) == (3, "12 inputs: 11 done before, 1 failed, 1 warnings")
+    assert (again.code, again.last) == (3, "12 inputs: 11 done before, 1 failed, 1 warning")
     assert phi4mm_here(*HEAR, "out", "--srt", "--json", "--shard", "1/5", engine=fails).asked <= 1
 
 
@@ -113,7 +113,7 @@ def wait_for(run: subprocess.Popen[bytes], happened: Any) -> None:
 
 
 def test_status_of_a_run_at_work_and_after_it_was_killed(phi4mm: Phi4mm, tmp_path: Path) -> None:
-    save(tmp_path / "in" / "long.wav", 1, seconds=60)
+    save(tmp_path / "in" / "long.wav", 1, seconds=240)
     slow = [sys.executable, str(SLOW), *HEAR, "out", "--chunk-seconds", "1"]
     run = subprocess.Popen(slow, cwd=tmp_path, stderr=subprocess.DEVNULL)
 
@@ -130,7 +130,7 @@ def test_status_of_a_run_at_work_and_after_it_was_killed(phi4mm: Phi4mm, tmp_pat
     assert (found["begun"], found["left"]) == (1, 0)
     [shown] = found["runs"]
     assert (shown["pid"], shown["todo"], shown["over"]) == (run.pid, 13, 12)
-    assert 0 <= found["seconds_left"] < 60  # the engine answers out of order, so that the end may be reached first
+    assert 0 <= found["seconds_left"] < 240  # the engine answers out of order, so that the end may be reached first
     assert found["speed"] > 0
     said = phi4mm("status", "out").stdout.splitlines()
     assert said[0].startswith("transcribe: stopped at ")

@@ -309,7 +309,20 @@ def test_a_text_without_times_does_not_become_captions(phi4mm: Phi4mm, tmp_path:
 
 def test_the_sample_in_french(phi4mm: Phi4mm, tmp_path: Path) -> None:
     meeting = SAMPLES / "meeting.flac"
-    run = phi4mm("translate", meeting, "--to", "fr", "--cot", "-f", "srt,json", "--model", "demo", timeout=300)
+    run = phi4mm(
+        "translate",
+        meeting,
+        "--to",
+        "fr",
+        "--cot",
+        "-f",
+        "srt,json",
+        "--model",
+        "demo",
+        "--chunk-seconds",
+        "15",
+        timeout=300,
+    )
     assert run.returncode == 0, run.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"meeting.fr.srt", "meeting.en.srt", "meeting.fr.json"}
     result = json.loads((tmp_path / "meeting.fr.json").read_text(encoding="utf-8"))
