@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from phi4mm_cli.options import option
 MOST_CONCURRENCY = 1024
 LONGEST_TIMEOUT = 86400.0  # seconds
 MOST_WORKERS = 1024
+OF_THIS_MACHINE = ("revision", "device", "device_map", "dtype", "attn", "quantize", "batch_size")
 
 
 class EngineName(StrEnum):
@@ -171,8 +173,18 @@ class EngineOptions:
         self.adapters()
         self.rows()
 
+    def check_given(self, typed: Collection[str]) -> None:
+        """Raise UsageError where one of these, typed on the command line, is of another engine."""
+        for group, engine in ((ServerOptions, EngineName.OPENAI), (ClusterOptions, EngineName.RAY)):
+            for name in (one.name for one in fields(group)):
+                if name in typed and self.engine is not engine:
+                    raise UsageError(f"--{_dashed(name)} is for --engine {engine}", f"Add --engine {engine}")
+        for name in OF_THIS_MACHINE:
+            if name in typed and self.engine is EngineName.OPENAI:
+                raise UsageError(f"--{_dashed(name)} does not reach a server", "Start the server with it")
+
     def open(self, listener: Listener) -> AbstractContextManager[Engine]:
-        """The engine that these options choose, not yet loaded. Raises MissingError where its model cannot be had."""
+        """The engine that these options choose, not yet loaded. Raises UsageError, MissingError."""
         if self.engine is EngineName.RAY:
             return self._cluster(listener)
         if self.engine is EngineName.OPENAI:
@@ -248,3 +260,7 @@ class EngineOptions:
             raise UsageError("--adapter is for --engine local", "A server loads its own; --served names them")
         names, key = named(server.served or ()), os.environ.get("PHI4MM_API_KEY")
         return OpenAIEngine(server.url, key, self.model, names, server.concurrency, server.timeout, listener)
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")

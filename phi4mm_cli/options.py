@@ -1,17 +1,18 @@
 """The options that commands share, each declared once, in groups that a command takes as one argument.
 
 A command writes `engine: EngineOptions` in its signature; `with_shared` puts the fields of the group on the command
-line and hands them over as the frozen record; a group may hold others. Every option has its `PHI4MM_X` variable.
+line and hands them over as the frozen record; a group may hold others. Every option has its `PHI4MM_X` variable, but
+for those that have code run.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, Protocol, TypeVar, get_type_hints, runtime_checkable
 
 import typer
 
@@ -188,6 +189,14 @@ class LogOptions:
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
+@runtime_checkable
+class Choosy(Protocol):
+    """A group in which some options are of use only with others."""
+
+    def check_given(self, typed: Collection[str]) -> None:
+        """Raise UsageError where one of these, typed on the command line, would have no effect."""
+
+
 def with_shared(command: Command) -> Command:
     """`command`, with every parameter that is a group of options replaced by the group's fields."""
     hints = get_type_hints(command, include_extras=True)
@@ -195,12 +204,17 @@ def with_shared(command: Command) -> Command:
     groups: dict[str, Any] = {p.name: p.annotation for p in parameters if is_dataclass(p.annotation)}
 
     @functools.wraps(command)
-    def run(**arguments: Any) -> None:
+    def run(context: typer.Context, **arguments: Any) -> None:
+        sources = {name: context.get_parameter_source(name) for name in context.params}
+        typed = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
         for name, group in groups.items():
-            arguments[name] = _filled(group, arguments)
+            arguments[name] = filled = _filled(group, arguments)
+            if isinstance(filled, Choosy):
+                filled.check_given(typed)
         command(**arguments)
 
-    flat = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters if p.name not in groups]
+    flat = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
+    flat += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters if p.name not in groups]
     flat += [field for group in groups.values() for field in _parameters(group)]
     run.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in flat}

@@ -238,3 +238,21 @@ def test_stopped_while_reading(tmp_path: Path, number: signal.Signals, code: int
     assert run.returncode == code
     assert "Traceback" not in stderr
     assert [path for path in tree(tmp_path) if path.endswith((".srt", ".part"))] == ["talk.srt"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--url", "http://127.0.0.1:1/v1"),
+        ("--timeout", "5", "--engine", "ray"),
+        ("--workers", "2", "--engine", "echo"),
+        ("--dtype", "float32", "--engine", "openai", "--url", "http://127.0.0.1:1/v1"),
+    ],
+    ids=" ".join,
+)
+def test_options_of_another_engine_are_refused(phi4mm: Phi4mm, options: tuple[str, ...]) -> None:
+    run = phi4mm("transcribe", "a.wav", *options)
+    assert run.returncode == 2
+    assert run.stderr.startswith(f"phi4mm: error: {options[0]} ")
+    set_elsewhere = phi4mm("transcribe", "a.wav", "--engine", "echo", env={"PHI4MM_URL": "http://127.0.0.1:1/v1"})
+    assert "--url" not in set_elsewhere.stderr

@@ -22,7 +22,7 @@ LETTERS = string.digits + string.ascii_letters + string.punctuation
 LETTERS_PER_POSITION = 4
 SHAPES = (*scenes.SHAPES, "bar")
 STRIP_ROWS = 4
-STRIPS_SHARE = 0.75  # of the batches
+STRIPS_SHARE = 0.85  # of the batches
 STRIPS_PER_CROP = 6  # which take as long
 SMALLEST = 0.75  # text that is scaled to less than this is not asked for
 
