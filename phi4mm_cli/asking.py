@@ -7,10 +7,11 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import TypeVar
 
 from phi4mm_cli import console
-from phi4mm_cli.driver import Job, run
+from phi4mm_cli.driver import run
 from phi4mm_cli.engine_options import EngineOptions
 from phi4mm_cli.engines import Engine
 from phi4mm_cli.flow import Flow
+from phi4mm_cli.jobs import Job
 from phi4mm_cli.options import LogOptions
 from phi4mm_cli.outputs import Usage
 from phi4mm_cli.report import Loading, display

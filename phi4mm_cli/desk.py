@@ -10,12 +10,13 @@ from typing import NoReturn, TextIO
 
 from phi4mm_cli import files, stopping, writers
 from phi4mm_cli.display import Display, Live, display
-from phi4mm_cli.driver import Driver, Job, Outcome
+from phi4mm_cli.driver import Driver
 from phi4mm_cli.engines import Engine
 from phi4mm_cli.errors import ExitCode, InputError, StorageError
 from phi4mm_cli.files import Work
 from phi4mm_cli.finding import Found, Unfound
 from phi4mm_cli.flow import Flow
+from phi4mm_cli.jobs import Job, Outcome
 from phi4mm_cli.journal import NoJournal, State
 from phi4mm_cli.outputs import Body, Document, Summary, Timings, remarked
 from phi4mm_cli.report import Loading, Report

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
 from phi4mm_cli import console
-from phi4mm_cli.driver import Job
+from phi4mm_cli.jobs import Job
 from phi4mm_cli.outputs import Segment
 from phi4mm_cli.schema import Request, Result
 from phi4mm_cli.timing import clock

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from threading import Condition, Thread
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -14,9 +12,8 @@ from typing import Any, Generic, Self, TypeVar
 from phi4mm_cli.cancel import Cancelled, cancelled_when
 from phi4mm_cli.engines import Engine
 from phi4mm_cli.errors import RequestError
-from phi4mm_cli.flow import Flow, Gather, close
-from phi4mm_cli.outputs import Usage
-from phi4mm_cli.schema import Remark, Request, Result
+from phi4mm_cli.jobs import Job, OpenFlow, Outcome, Resume
+from phi4mm_cli.schema import Request, Result
 
 T = TypeVar("T")
 
@@ -24,57 +21,8 @@ WORKERS = 4  # flows that make requests at once; others are only opened while th
 LOOK_SECONDS = 1.0  # after which an engine that has nothing to do is asked for its room: it may be needed no longer
 POLL_SECONDS = 0.05  # how long an engine may be waited for while worker threads are making more requests
 
-
-@dataclass(frozen=True, slots=True)
-class Job(Generic[T]):
-    """A named flow that has not started yet."""
-
-    name: str
-    start: Callable[[], Flow[T]]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome(Generic[T]):
-    """How a job ended: with a value, or with the error that ended it."""
-
-    job: Job[T]
-    seconds: float
-    usage: Usage
-    remarks: tuple[Remark, ...] = ()  # of the engine, each once
-    value: T | None = None
-    error: Exception | None = None
-
-
 OnResult = Callable[[Job[T], Request, Result], None]
 OnPart = Callable[[Job[T], Any], None]
-
-
-@dataclass(eq=False, slots=True)
-class _OpenFlow(Generic[T]):
-    """A flow in hand. Its generator is only ever touched by one step at a time, on a worker thread."""
-
-    job: Job[T]
-    started: float
-    flow: Flow[T] | None = None  # None until its first step
-    round: Iterator[Request] = field(default_factory=lambda: iter(()))
-    asked: list[str] = field(default_factory=list)  # keys of the round's requests, in order
-    pending: dict[str, Request] = field(default_factory=dict)  # those that are not answered yet, by key
-    answers: dict[str, Result] = field(default_factory=dict)
-    errors: dict[str, RequestError] = field(default_factory=dict)  # of requests of flows in a Gather
-    usage: Usage = field(default_factory=lambda: Usage(0, 0, 0))  # so far, in all rounds
-    remarks: dict[Remark, None] = field(default_factory=dict)  # so far, in order
-    inbox: deque[str] = field(default_factory=deque)  # keys of what a Gather has not been given yet
-    told: int = 0  # how many of the Gather's values `on_part` has or will have
-    exhausted: bool = True  # the round has no more requests
-    busy: bool = False  # a step is running
-    stop: bool = False  # asks the running step to end early
-    dropped: bool = False  # nobody waits for it any more
-    error: RequestError | None = None
-
-    @property
-    def round_over(self) -> bool:
-        over = self.exhausted and not self.pending and not self.inbox
-        return not self.busy and (self.error is not None or over)
 
 
 def run(
@@ -120,11 +68,11 @@ class Driver(Generic[T]):
         self._on_part = on_part
         self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="flow")
         self._changed = Condition()
-        self._open: list[_OpenFlow[T]] = []
-        self._ready: deque[tuple[_OpenFlow[T], Request]] = deque()  # to be submitted
-        self._ended: deque[tuple[_OpenFlow[T], Outcome[T]]] = deque()  # to be yielded
+        self._open: list[OpenFlow[T]] = []
+        self._ready: deque[tuple[OpenFlow[T], Request]] = deque()  # to be submitted
+        self._ended: deque[tuple[OpenFlow[T], Outcome[T]]] = deque()  # to be yielded
         self._parts: deque[tuple[Job[T], Any]] = deque()  # to be told
-        self._owners: dict[str, list[_OpenFlow[T]]] = {}  # by key of the requests that are with the engine
+        self._owners: dict[str, list[OpenFlow[T]]] = {}  # by key of the requests that are with the engine
         self._room = engine.room()  # as it was when the engine was last called
         self._fed = False  # there are no more jobs
         self._broken: Exception | None = None  # what went wrong with the jobs themselves
@@ -202,7 +150,7 @@ class Driver(Generic[T]):
         for opened in [opened for opened in self._open if opened.dropped and not opened.busy]:
             self._open.remove(opened)
             self._forget(opened)
-            _end(opened)
+            opened.end()
 
     def close(self) -> None:
         """End the open flows: their `finally` blocks run, their requests are dropped."""
@@ -215,7 +163,7 @@ class Driver(Generic[T]):
         for key in self._owners:
             self._engine.cancel(key)
         for opened in self._open:
-            _end(opened)
+            opened.end()
 
     def _submit_ready(self) -> None:
         self._room = self._engine.room()
@@ -232,29 +180,18 @@ class Driver(Generic[T]):
     def _take(self, results: Iterable[tuple[str, Result | RequestError]]) -> None:
         for key, result in results:
             for opened in self._owners.pop(key, ()):
-                if not isinstance(result, RequestError):
-                    self._answer(opened, key, result)
-                elif isinstance(opened.round, Gather):
-                    del opened.pending[key]
-                    opened.errors[key] = result
-                    opened.inbox.append(key)
-                else:
-                    opened.error, opened.stop = result, True
-                    self._forget(opened)
-                    self._cancel_unowned()
+                if isinstance(result, RequestError):
+                    opened.refuse(key, result)
+                    if opened.error is not None:
+                        self._forget(opened)
+                        self._cancel_unowned()
+                    continue
+                self._answered = True
+                request = opened.answer(key, result)
+                if self._on_result is not None:
+                    self._on_result(opened.job, request, result)
         self._room = self._engine.room()
         self._schedule_all()
-
-    def _answer(self, opened: _OpenFlow[T], key: str, result: Result) -> None:
-        self._answered = True
-        opened.answers[key] = result
-        request = opened.pending.pop(key)
-        opened.usage += Usage(1, result.prompt_tokens, len(result.tokens))
-        opened.remarks |= dict.fromkeys(result.remarks)
-        if isinstance(opened.round, Gather):
-            opened.inbox.append(key)
-        if self._on_result is not None:
-            self._on_result(opened.job, request, result)
 
     def _cancel_unowned(self) -> None:
         """Take from the engine what nobody waits for any more."""
@@ -264,7 +201,7 @@ class Driver(Generic[T]):
 
     # -------------------------------------------------------------------- on any thread, with the lock held
 
-    def _forget(self, opened: _OpenFlow[T]) -> None:
+    def _forget(self, opened: OpenFlow[T]) -> None:
         """The flow waits no more for what it has with the engine."""
         opened.pending.clear()
         for owners in self._owners.values():
@@ -282,18 +219,15 @@ class Driver(Generic[T]):
             self._schedule(opened)
         self._changed.notify_all()  # there may be room for more
 
-    def _schedule(self, opened: _OpenFlow[T]) -> None:
+    def _schedule(self, opened: OpenFlow[T]) -> None:
         if opened.busy or opened.dropped or self._closing:
             return
         if opened.round_over:
-            resume = _resume(opened)
-            opened.asked, opened.answers, opened.errors, opened.error = [], {}, {}, None
-            opened.inbox.clear()
-            self._start_step(opened, resume)
+            self._start_step(opened, opened.resume())
         elif opened.inbox or (not opened.exhausted and self._room > len(self._ready)):
             self._start_step(opened, None)
 
-    def _start_step(self, opened: _OpenFlow[T], resume: Callable[[], Iterable[Request]] | None) -> None:
+    def _start_step(self, opened: OpenFlow[T], resume: Resume | None) -> None:
         opened.busy, opened.stop = True, False
         self._pool.submit(self._step, opened, resume, max(1, self._room - len(self._ready)))
 
@@ -311,9 +245,9 @@ class Driver(Generic[T]):
                 with self._changed:
                     if self._closing or self._finishing:
                         break
-                    opened = _OpenFlow(job, time.monotonic())
+                    opened = OpenFlow(job)
                     self._open.append(opened)
-                    self._start_step(opened, _begin(opened))
+                    self._start_step(opened, opened.begin)
         except Exception as error:  # noqa: BLE001 - told by `run`, on the caller's thread
             self._broken = error
         with self._changed:
@@ -322,7 +256,7 @@ class Driver(Generic[T]):
 
     # -------------------------------------------------------------------- on a worker thread
 
-    def _step(self, opened: _OpenFlow[T], resume: Callable[[], Iterable[Request]] | None, wanted: int) -> None:
+    def _step(self, opened: OpenFlow[T], resume: Resume | None, wanted: int) -> None:
         """Resume the flow (where a round is over), then make up to `wanted` requests of its round."""
         outcome: Outcome[T] | None = None
         try:
@@ -331,17 +265,14 @@ class Driver(Generic[T]):
         except Cancelled:
             opened.exhausted = True
         except StopIteration as end:
-            seconds, remarks = time.monotonic() - opened.started, tuple(opened.remarks)
-            outcome = Outcome(opened.job, seconds, opened.usage, remarks, value=end.value)
+            outcome = opened.returned(end.value)
         except Exception as error:  # noqa: BLE001 - a bug met in one flow is that flow's failure, not the run's
-            outcome = Outcome(opened.job, time.monotonic() - opened.started, opened.usage, error=error)
+            outcome = opened.failed(error)
             if opened.flow is not None:
                 opened.flow.close()
         with self._changed:
             opened.busy = False
-            if isinstance(opened.round, Gather):
-                self._parts += ((opened.job, part) for part in opened.round.values[opened.told :])
-                opened.told = len(opened.round.values)
+            self._parts += ((opened.job, part) for part in opened.parts())
             if outcome is not None:
                 self._ended.append((opened, outcome))  # first, so that run() never sees neither
                 self._open.remove(opened)
@@ -349,69 +280,31 @@ class Driver(Generic[T]):
                 self._schedule(opened)
             self._changed.notify_all()
 
-    def _advance(self, opened: _OpenFlow[T], resume: Callable[[], Iterable[Request]] | None, wanted: int) -> None:
+    def _advance(self, opened: OpenFlow[T], resume: Resume | None, wanted: int) -> None:
         if resume is not None:
-            close(opened.round)
-            opened.round, opened.exhausted, opened.told = iter(resume()), False, 0
-        if isinstance(opened.round, Gather):
-            while opened.inbox:
-                key = opened.inbox.popleft()
-                try:
-                    opened.round.take(key, opened.errors[key] if key in opened.errors else opened.answers[key])
-                except RequestError as error:
-                    self._give_up(opened, error)
-                    return
-            opened.exhausted = False
+            opened.enter(resume)
+        try:
+            opened.hand_over()
+        except RequestError as error:
+            self._give_up(opened, error)
+            return
         while wanted > 0 and not opened.stop:
             request = next(opened.round, None)
             if request is None:
                 opened.exhausted = True
                 break
             wanted -= 1
-            key = request.key
             with self._changed:
                 if opened.error is not None:
                     break
-                opened.asked.append(key)
-                answered = key in opened.answers or key in opened.errors
-                if key not in opened.pending and not answered:
-                    opened.pending[key] = request
+                if opened.ask(request):
                     self._ready.append((opened, request))
                     self._changed.notify_all()
-                elif answered and isinstance(opened.round, Gather):
-                    opened.inbox.append(key)
 
-    def _give_up(self, opened: _OpenFlow[T], error: RequestError) -> None:
+    def _give_up(self, opened: OpenFlow[T], error: RequestError) -> None:
         """A flow in its Gather has not caught the error: now it is for the flow that gathers."""
         with self._changed:
             opened.error = error
             self._forget(opened)
         opened.exhausted = True
         opened.inbox.clear()
-
-
-def _end(opened: _OpenFlow[T]) -> None:
-    """Run the `finally` blocks of a flow that is not run to its end."""
-    close(opened.round)
-    if opened.flow is not None:
-        opened.flow.close()
-
-
-def _begin(opened: _OpenFlow[T]) -> Callable[[], Iterable[Request]]:
-    """What starts the flow, on the worker's thread: a flow may open files before its first yield."""
-
-    def begin() -> Iterable[Request]:
-        opened.flow = opened.job.start()
-        return next(opened.flow)
-
-    return begin
-
-
-def _resume(opened: _OpenFlow[T]) -> Callable[[], Iterable[Request]]:
-    """What ends the flow's round: its results are sent in the order of its requests, or its error is raised."""
-    assert opened.flow is not None
-    flow, error = opened.flow, opened.error
-    if error is not None:
-        return lambda: flow.throw(error)
-    results = [opened.answers[key] for key in opened.asked if key in opened.answers]
-    return lambda: flow.send(results)

@@ -9,10 +9,11 @@ from collections.abc import Callable, Generator
 from typing import TypeVar
 
 from phi4mm_cli.commands.sample import SAMPLES
-from phi4mm_cli.driver import Job, run
+from phi4mm_cli.driver import run
 from phi4mm_cli.engines.echo import EchoEngine
 from phi4mm_cli.errors import RequestError
 from phi4mm_cli.flow import Flow
+from phi4mm_cli.jobs import Job
 from phi4mm_cli.schema import Clip, Request, Result
 
 T = TypeVar("T")

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from phi4mm_cli import cancel
-from phi4mm_cli.driver import Job, Outcome, run
+from phi4mm_cli.driver import run
 from phi4mm_cli.engines.echo import EchoEngine
 from phi4mm_cli.errors import InputError, RequestError
 from phi4mm_cli.flow import Flow, Gather
+from phi4mm_cli.jobs import Job, Outcome
 from phi4mm_cli.schema import Message, Request, Result, Sampling
 
 

@@ -20,7 +20,7 @@ from conftest import Phi4mm
 from recordings import tone
 
 from phi4mm_cli import console, display
-from phi4mm_cli.driver import Job
+from phi4mm_cli.jobs import Job
 from phi4mm_cli.schema import Clip, Message, Request, Result, Sampling, Source
 
 ECHO = ("--engine", "echo", "--no-vad")

@@ -12,10 +12,11 @@ import pytest
 import soundfile
 
 from phi4mm_cli import prompt
-from phi4mm_cli.driver import Job, run
+from phi4mm_cli.driver import run
 from phi4mm_cli.engines.echo import EchoEngine
 from phi4mm_cli.engines.local import LocalEngine
 from phi4mm_cli.flow import Flow
+from phi4mm_cli.jobs import Job
 from phi4mm_cli.media import audio
 from phi4mm_cli.model.checkpoint import resolve
 from phi4mm_cli.model.features import audio_tokens, log_mel

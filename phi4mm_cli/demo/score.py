@@ -15,10 +15,11 @@ from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
-from phi4mm_cli import driver
 from phi4mm_cli.demo import exam
 from phi4mm_cli.demo.exam.cases import Case, Measure, Studio
+from phi4mm_cli.driver import run
 from phi4mm_cli.engines import Engine, open_engine
+from phi4mm_cli.jobs import Job
 
 HEADER = "| Skill | Measure | Cases | Score | Past 4,096 tokens | Target |\n|---|---|---|---|---|---|"
 
@@ -57,9 +58,9 @@ def main() -> None:
 
 def answer(engine: Engine, cases: Sequence[Case]) -> list[str]:
     """The program's answers, in order. Raises what a flow raised."""
-    jobs = (driver.Job(str(number), case.ask) for number, case in enumerate(cases))
+    jobs = (Job(str(number), case.ask) for number, case in enumerate(cases))
     answers = [""] * len(cases)
-    for outcome in driver.run(jobs, engine):
+    for outcome in run(jobs, engine):
         if outcome.error is not None:
             raise outcome.error
         answers[int(outcome.job.name)] = outcome.value or ""

@@ -20,11 +20,12 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from phi4mm_cli import hearing, languages
 from phi4mm_cli.captions.presets import PresetName
 from phi4mm_cli.commands import transcribe, translate
-from phi4mm_cli.driver import Job, run
+from phi4mm_cli.driver import run
 from phi4mm_cli.editions import Translations
 from phi4mm_cli.errors import InputError, UsageError
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.hearing import Listening
+from phi4mm_cli.jobs import Job
 from phi4mm_cli.options import SamplingOptions
 from phi4mm_cli.outputs import Body, Document, Timings, Transcript, Translation
 from phi4mm_cli.schema import Source, to_json
