@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,17 +22,18 @@ from phi4mm_cli.model.features import audio_tokens
 from phi4mm_cli.schema import Message
 
 SHARES = {
-    "describe": 0.14,
-    "question": 0.22,
-    "difference": 0.10,
-    "bars": 0.08,
-    "motion": 0.07,
-    "spoken": 0.13,
-    "read": 0.26,
+    "describe": 0.12,
+    "question": 0.18,
+    "difference": 0.08,
+    "bars": 0.07,
+    "motion": 0.05,
+    "spoken": 0.10,
+    "read": 0.40,
 }
 BEYOND_SHARE, BEYOND_FROM = 0.01, 0.5  # batches of one picture of more than 4,096 tokens, in the later part
 BEYOND_SIZE = 1700  # pixels to a side
-LARGEST = 900  # pixels to a side
+LARGEST, SIZED_SHARE = 900, 0.2  # pixels to a side; of the pictures that are not of one crop's size
+ALIKE = 256  # tokens by which conversations of one batch may differ in length
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +43,11 @@ class Shown:
     seen: tuple[Seen, ...]
     clip: Labelled | None
     messages: tuple[Message, ...]
+
+    @property
+    def crops(self) -> int:
+        """Of all pictures."""
+        return sum(len(seen.crops.values) for seen in self.seen)
 
 
 class Asker:
@@ -113,7 +120,7 @@ class Asker:
         return self._shown([pictures.draw_text(text, self.rng)], prompts.READ, text)
 
     def _size(self) -> int:
-        return self.rng.choice((pictures.CROP, pictures.CROP, self.rng.randint(200, LARGEST)))
+        return self.rng.randint(200, LARGEST) if self.rng.random() < SIZED_SHARE else pictures.CROP
 
     def _scene(self, items: scenes.Scene, size: int | None) -> Drawing:
         return pictures.draw_scene(items, self.rng, size or self._size())
@@ -126,9 +133,10 @@ class Asker:
 def batches(
     pool: Pool, writer: Encoder, seed: int, begin: float, pace: float, crops: int, long_share: float, switch: int
 ) -> Iterator[tuple[list[Shown], Batch]]:
-    """Endless batches of about `crops` crops."""
+    """Endless batches of about `crops` crops, each of conversations of about the same length."""
     rng = random.Random(seed)
     asker = Asker(pool, writer, rng)
+    alike: dict[int, list[tuple[Shown, Example]]] = defaultdict(list)
     progress = begin
     while True:
         progress += pace
@@ -136,10 +144,14 @@ def batches(
             shown = [asker.draw(BEYOND_SIZE)]
             yield shown, collate([example(writer, shown[0])])
             continue
-        shown = []
-        while sum(len(seen.crops.values) for item in shown for seen in item.seen) < crops:
-            shown.append(asker.draw())
-        examples = [example(writer, item) for item in shown]
+        batch: list[tuple[Shown, Example]] = []
+        while sum(item.crops for item, _ in batch) < crops:
+            item = asker.draw()
+            written = example(writer, item)
+            batch = alike[len(written.ids) // ALIKE]
+            batch.append((item, written))
+        shown, examples = [item for item, _ in batch], [written for _, written in batch]
+        batch.clear()
         yield shown, collate(examples, switch if rng.random() < long_share else None, rng)
 
 
