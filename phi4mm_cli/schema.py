@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 # ---------------------------------------------------------------------------------------------- what is asked
 
@@ -188,6 +188,19 @@ class Profile:
     languages: tuple[str, ...] | None = None  # codes of the languages it hears; None: all of the model's
     notice: str | None = None  # what every user of it should be told
     context: int = 131072  # tokens: the longest prompt together with its answer
+
+
+class Piece(str):
+    """What is new of an answer that is being written: text like any other to whoever shows it, but with its tokens."""
+
+    __slots__ = ("tokens",)
+    tokens: tuple[int, ...]  # those before it that had no text of their own are among them
+
+    def __new__(cls, text: str, tokens: tuple[int, ...] = ()) -> Self:
+        """`text`, which these tokens have become."""
+        piece = super().__new__(cls, text)
+        piece.tokens = tokens
+        return piece
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import repeat
 from typing import TextIO
 
-from phi4mm_cli import captions, subtitles, tables, timing
+from phi4mm_cli import captions, markdown, subtitles, tables, timing
 from phi4mm_cli.captions import PRESETS, Caption, PresetName
 from phi4mm_cli.outputs import WORD_TIMES, Body, Document, Failure, Pages, Segment, Summary, Transcript, reason_of
 from phi4mm_cli.subtitles import Cue, Kind, Subtitles, clock, directed, escaped
@@ -49,9 +49,8 @@ def write_for_people(document: Document, file: TextIO) -> None:
         write_text(document, file)
         return
     from rich.console import Console
-    from rich.markdown import Markdown
 
-    Console(file=file).print(Markdown(body.text, hyperlinks=False))
+    Console(file=file).print(markdown.drawn(body.text))
 
 
 def write_json(document: Document, file: TextIO) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import soundfile
 from conftest import Phi4mm, Scripted, environment
 from documents import noise, write_scans, write_texts
+from films import shade, write_film
 from jsonschema import Draft202012Validator
 from PIL import Image
 
@@ -76,6 +78,26 @@ def test_media_come_before_documents_and_these_before_words(phi4mm: Phi4mm) -> N
     Draft202012Validator(json_schema()).validate(written)
     assert written["media"] == ["p.png", "p.png", "q.wav", "notes.txt"]
     assert (written["task"], written["question"], written["turns"]) == ("chat", "So?", 1)
+
+
+def test_a_video_is_its_frames_and_its_sound(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    frames = [shade(number) for number in range(20)]
+    write_film(tmp_path / "talk.mp4", frames, sound=np.zeros(32000, "float32"))
+    write_film(tmp_path / "mute.mkv", frames)
+    times = " ".join(f"[picture {2 * (number + 0.5) / 16:.3f}]" for number in range(16))
+    both = phi4mm("chat", "So?", "--video", "talk.mp4", "--video", "mute.mkv", "--no-private", "--json", *ECHO)
+    assert re.fullmatch(re.escape(f"{times} {times} ") + r"\[0\.000-2\.\d+\] So\?", told(both)), both.stdout
+    assert json.loads(both.stdout)["media"] == ["talk.mp4", "mute.mkv"]
+    whole = write_film(tmp_path / "long.mkv", frames * 4).read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
+    cut = phi4mm("chat", "So?", "--video", "cut.mkv", "--json", *ECHO)
+    assert told(cut).count("[picture") == 16
+    assert "cut.mkv: its pictures end at" in cut.stderr
+    (tmp_path / "noindex.mp4").write_bytes((tmp_path / "talk.mp4").read_bytes()[:1000])
+    for name, words in {"noindex.mp4": "the index at its end is missing", "q.wav": "only sound"}.items():
+        refused = phi4mm("chat", "So?", "--video", name, *ECHO)
+        assert (refused.returncode, refused.stdout) == (4, "")
+        assert f"{name}: " in refused.stderr and words in refused.stderr
 
 
 def test_a_recording_alone_is_the_question_under_rules_for_voices(phi4mm: Phi4mm) -> None:

@@ -15,13 +15,19 @@ from PIL import Image
 from tiny_model import write_adapter, write_tiny_model
 from torch import Tensor, nn
 
+from phi4mm_cli.asking import Asking
+from phi4mm_cli.chat import Conversation as Record
+from phi4mm_cli.chat import Turn, replay
+from phi4mm_cli.chat.talking import Spoken, Stopped, Talker
 from phi4mm_cli.commands.sample import SAMPLES
 from phi4mm_cli.demo.voice import speak
 from phi4mm_cli.engines.local import LocalEngine
 from phi4mm_cli.errors import MemoryExhaustedError
 from phi4mm_cli.media import audio
 from phi4mm_cli.model.checkpoint import resolve
-from phi4mm_cli.schema import Clip, Message, Part, Picture, Request, Result, Sampling
+from phi4mm_cli.options import LogOptions, SamplingOptions
+from phi4mm_cli.report import Loading
+from phi4mm_cli.schema import Clip, Message, Part, Picture, Piece, Reply, Request, Result, Sampling
 
 PICTURE_TOKENS = 545  # of a small square one
 SWITCH = 2000  # tokens
@@ -239,12 +245,64 @@ def test_an_answer_that_is_broken_off(chat: Conversation) -> None:
     with closing(here.engine.stream(request)) as stream:
         said = [next(stream) for _ in range(4)]
     assert len(here.reads) < 40
-    chat.messages = (*request.messages, Message("assistant", ("".join(said),)))
-    result = chat.ask("f")
-    assert here.reads[0] < result.prompt_tokens - chat.known
+    tokens = tuple(token for piece in said if isinstance(piece, Piece) for token in piece.tokens)
+    assert Reply("".join(said), tokens) == chat.fresh.answer(chat.request("d e", budget=len(tokens))).reply
+    chat.messages = (*request.messages, Message("assistant", (Reply("".join(said), tokens),)))
+    chat.ask("f")
+    assert here.reads[0] <= 6  # the last token of what was said, and what is new
     chat.messages = request.messages[:-1]  # or as if it had not been asked
     chat.ask("g")
     assert here.reads[0] == 3  # the turn begins as the other did: what is new is the question, its end, and who is next
+
+
+def stopped(bench: Bench, conversation: Record, said: Message, after: int) -> Spoken:
+    """What the user has heard who stops an answer after so many pieces."""
+    log, heard = LogOptions(quiet=True), list[str]()
+
+    def show(piece: str) -> None:
+        heard.append(piece)
+        if len(heard) == after:
+            raise Stopped
+
+    model = Asking(bench.engine, Loading(log), log)
+    spoken = Talker(model, SamplingOptions(max_new_tokens=80), private=False).answer(conversation, said, show)
+    assert spoken.finish is None
+    return spoken
+
+
+def test_text_picture_sound_a_stop_and_an_undo(chat: Conversation, media: tuple[list[Picture], list[Clip]]) -> None:
+    """As `phi4mm chat` holds it: each answer is that of a fresh prompt, and the stopped one is never tokenised."""
+    (picture, *_), (clip, _) = media
+    chat.ask("a b c")
+    chat.ask(picture, "d")
+    chat.ask(clip)
+    asked = Message("user", ("e f",))
+    for pieces in (1, 2, 7):
+        so_far = replay([Turn(*turn) for turn in _turns(chat.messages)])
+        spoken = stopped(chat.here, so_far, asked, pieces)
+        [reply] = spoken.turn.replies[0].parts
+        assert isinstance(reply, Reply)
+        whole = chat.fresh.answer(chat.request("e f", budget=80))
+        assert 0 < len(reply.tokens) < len(whole.tokens)
+        assert whole.tokens[: len(reply.tokens)] == reply.tokens
+        assert whole.text.startswith(reply.text)
+        before = chat.messages
+        chat.messages = (*before, spoken.turn.said, *spoken.turn.replies)
+        result = chat.ask("g")
+        assert chat.here.reads[0] <= 6
+        assert (chat.here.looked, chat.here.heard) == (0, 0)
+        assert result.prompt_tokens > len(reply.tokens) + PICTURE_TOKENS
+        chat.messages = before  # the stopped answer is taken back too
+        chat.ask("h")
+        assert chat.here.reads[0] <= 6
+    chat.messages = chat.messages[:2]  # before the picture: another adapter
+    chat.ask("i")
+    assert chat.here.reads[0] == chat.fresh.reads[0]
+
+
+def _turns(messages: tuple[Message, ...]) -> Iterator[tuple[Message, tuple[Message, ...]]]:
+    for said, reply in zip(messages[::2], messages[1::2], strict=True):
+        yield said, (reply,)
 
 
 @pytest.mark.parametrize("after", [0, 1, 7])
@@ -359,6 +417,30 @@ def test_an_answer_broken_off_beyond_the_switch(short: tuple[Bench, Bench]) -> N
     chat.messages = request.messages[:-1]
     chat.ask("m")
     assert chat.here.reads[0] == chat.fresh.reads[0] < 64
+
+
+@pytest.mark.slow
+def test_the_demo_across_4096_tokens_and_back() -> None:
+    """The real switch: an answer short of it, one across it, one beyond it, and one short of it again."""
+    with LocalEngine(resolve("demo"), "cpu") as here, LocalEngine(resolve("demo"), "cpu") as fresh:
+        assert here._loaded().rope_switch == 4096
+        chat = Conversation(Bench(here), Bench(fresh))
+        asked = "What is two plus three?"
+        chat.messages = (Message("system", ("a b " * 1340,)),)
+        short = chat.ask(asked, budget=12)
+        assert chat.ask(asked, budget=12).prompt_tokens - short.prompt_tokens < 40
+        assert chat.here.reads[0] < 20
+        before, known = chat.messages, short.prompt_tokens + 40
+        padding = 4092 - chat.fresh.answer(chat.request(asked, budget=1)).prompt_tokens
+        across = chat.ask("a " * padding + asked, budget=12)
+        assert known < across.prompt_tokens <= 4096 < across.prompt_tokens + len(across.tokens)
+        assert chat.here.reads[0] < 4096 - short.prompt_tokens
+        assert 4097 in chat.here.reads  # once, all of it
+        assert chat.ask(asked, budget=12).prompt_tokens > 4096
+        assert chat.here.reads[0] < 20
+        chat.messages = before
+        assert chat.ask("Say it again.", budget=12).prompt_tokens < 4096
+        assert chat.here.reads[0] == chat.fresh.reads[0]
 
 
 # --------------------------------------------------------------------------------------------------------- memory

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from journalled import HereRun
 from scripted import ScriptedEngine, said
 
 from phi4mm_cli.demo import score
 from phi4mm_cli.demo.exam.cases import Skill, Studio
-from phi4mm_cli.demo.exam.pictures import READING, SHAPES
+from phi4mm_cli.demo.exam.pictures import READING, SHAPES, Described, Read
 from phi4mm_cli.demo.world import pictures, prompts, scenes
 from phi4mm_cli.media import document
 from phi4mm_cli.schema import Clip, Picture, Request, Result
@@ -40,6 +41,21 @@ def test_pictures_come_first_and_then_the_question_alone(skill: Skill, tmp_path:
         assert isinstance(question, Clip) == ("spoken" in skill.name)
         if skill in READING:
             assert question == prompts.READ
+
+
+@pytest.mark.parametrize("skill", [*SHAPES, *READING], ids=lambda skill: skill.name)
+def test_the_program_asks_what_is_scored(skill: Skill, tmp_path: Path, phi4mm_here: HereRun) -> None:
+    [case] = islice(skill.cases(Studio(tmp_path, 3), False), 1)
+    [wanted] = asked(skill, tmp_path, 1)
+    requests: list[Request] = []
+
+    def answer(request: Request) -> Result:
+        requests.append(request)
+        return said("It is so.")
+
+    assert isinstance(case.ask, (Described, Read))
+    assert phi4mm_here(*case.ask.command, engine=answer).code == 0
+    assert requests == [wanted]
 
 
 def test_a_video_shows_its_scenes(tmp_path: Path) -> None:

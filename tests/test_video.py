@@ -194,11 +194,12 @@ def test_what_is_no_video_is_refused_at_once(tmp_path: Path) -> None:
     whole = rising(tmp_path / "whole.mp4", 2).read_bytes()
     (tmp_path / "noindex.mp4").write_bytes(whole[: len(whole) // 2])
     refused = {"talk.wav": "only sound", "text.mp4": "not a video", "empty.mp4": "empty", "record.mp3": "only sound"}
-    refused |= {"noindex.mp4": "not a video", "missing.mp4": "no such file"}
+    (tmp_path / "picture.mp4").write_bytes(b"\0\0\0\x18ftypavif\0\0\0\0avifmif1\0\0\0\x08meta\0\0\0\x20mdat")
+    refused |= {"noindex.mp4": "cut off: the index", "picture.mp4": "not a video", "missing.mp4": "no such file"}
     for name, words in refused.items():
-        began = time.monotonic()
+        began = time.process_time()
         with pytest.raises(InputError) as caught:
             video.probe(tmp_path / name)
         assert words in caught.value.message, name
         assert caught.value.advice
-        assert time.monotonic() - began < 1
+        assert time.process_time() - began < 1

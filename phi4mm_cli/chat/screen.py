@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from phi4mm_cli import console
+from phi4mm_cli import console, markdown
 
 if TYPE_CHECKING:
     from rich.segment import Segment, Segments
@@ -76,7 +76,7 @@ class _Rendered:
 
     def write(self, piece: str) -> None:
         self._text += console.harmless(piece)
-        place = _finished(self._text)
+        place = markdown.last_block(self._text)
         if place:
             self._live.update("", refresh=True)
             self._print(self._lines(self._text[:place]))
@@ -92,10 +92,8 @@ class _Rendered:
             self._print(lines)
 
     def _lines(self, text: str) -> Lines:
-        """What a Markdown text looks like, without empty lines around it; where a link leads can be seen."""
-        from rich.markdown import Markdown
-
-        lines = self._console.render_lines(Markdown(text, code_theme="ansi_dark", hyperlinks=False), pad=False)
+        """What a Markdown text looks like, without empty lines around it."""
+        lines = self._console.render_lines(markdown.drawn(text), pad=False)
         shown = [number for number, line in enumerate(lines) if any(segment.text.strip() for segment in line)]
         return lines[shown[0] : shown[-1] + 1] if shown else []
 
@@ -110,14 +108,3 @@ def _together(lines: Lines) -> Segments:
     from rich.segment import Segment, Segments
 
     return Segments([segment for line in lines for segment in (*line, Segment.line())])
-
-
-def _finished(text: str) -> int:
-    """Where the last block of a Markdown text begins: nothing that follows changes what is before it."""
-    from markdown_it import MarkdownIt
-
-    tops = [token.map for token in MarkdownIt().enable("table").parse(text) if token.level == 0 and token.map]
-    if len(tops) < 2:
-        return 0
-    lines = text.splitlines(keepends=True)
-    return sum(map(len, lines[: tops[-1][0]]))

@@ -98,6 +98,8 @@ class Shell:
                 self._command(command[1], (command[2] or "").strip())
         except Phi4Error as error:
             console.tell(str(error), "error")
+            if command is None and self.attached:
+                console.tell("what is attached stays; /undo takes it back")
         except Stopped:
             console.write("\n")
             console.tell("stopped")

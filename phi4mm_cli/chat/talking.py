@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TypeVar
 
 from phi4mm_cli import prompt, structured
@@ -14,7 +15,7 @@ from phi4mm_cli.errors import AnswerError, InputError
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.options import SamplingOptions
 from phi4mm_cli.outputs import Warning
-from phi4mm_cli.schema import Finish, Message, Picture, Reply, Request, Result, Sampling, ToolCall
+from phi4mm_cli.schema import Finish, Message, Picture, Piece, Reply, Request, Result, Sampling, ToolCall
 from phi4mm_cli.tools import Tool, loop
 from phi4mm_cli.tools.records import Step, ToolResult
 
@@ -175,8 +176,8 @@ class Talker:
         try:
             result = self._stream(Request(messages, sampling), write)
         except Stopped:
-            text = "".join(written)
-            return Spoken(Turn(said, (Message("assistant", (Reply(text, ()),)),)), text, None)
+            reply = _broken_off(written)
+            return Spoken(Turn(said, (Message("assistant", (reply,)),)), reply.text, None)
         return Spoken(Turn(said, (_said(result),)), result.text, result.finish)
 
     def _structured(
@@ -223,6 +224,13 @@ class Talker:
             return result
         finally:
             answer.close()
+
+
+def _broken_off(written: Sequence[str]) -> Reply:
+    """What there is of an answer, in the model's own tokens where the engine tells them."""
+    tokens = [piece.tokens for piece in written if isinstance(piece, Piece)]
+    known = len(tokens) == len(written)
+    return Reply("".join(written), tuple(chain.from_iterable(tokens)) if known else ())
 
 
 def _said(result: Result) -> Message:

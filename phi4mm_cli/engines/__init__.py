@@ -50,7 +50,10 @@ class Engine(Protocol):
         """Drop the request if it has not started; one that has may still be reported."""
 
     def stream(self, request: Request) -> Generator[str, None, Result]:
-        """Answer one request now, yielding its text piece by piece. Raises RequestError."""
+        """Answer one request now, yielding its text piece by piece. Raises RequestError.
+
+        An engine that knows the tokens of what it yields makes each a Piece.
+        """
 
     def __enter__(self) -> Self: ...
 

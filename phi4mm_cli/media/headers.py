@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from phi4mm_cli.errors import InputError
@@ -93,6 +94,12 @@ def _last_ogg_page_is_cut_off(file: BinaryIO) -> bool:
 
 
 def _last_mp4_box_is_cut_off(file: BinaryIO) -> bool:
+    size = file.seek(0, 2)
+    return any(end > size for _, end in _mp4_boxes(file))
+
+
+def _mp4_boxes(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """The names of the boxes that an MP4 consists of, and where each says that it ends."""
     # A box is its size in 4 bytes, its name, and where that size is 1 the size in 8 bytes: ISO 14496-12, section 4.2.
     size, place = file.seek(0, 2), 0
     while place < size:
@@ -102,9 +109,9 @@ def _last_mp4_box_is_cut_off(file: BinaryIO) -> bool:
         if length == 1:
             length = int.from_bytes(box[8:16], "big")
         if length < 8:  # 0: the last box, up to the end of the file; else no box
-            return False
+            length = size - place
         place += length
-    return place > size
+        yield box[4:8], place
 
 
 def _last_chunk_is_cut_off(file: BinaryIO) -> bool:
@@ -120,6 +127,26 @@ def _last_chunk_is_cut_off(file: BinaryIO) -> bool:
     return place > size
 
 
+def lacks_index(file: BinaryIO) -> bool:
+    """Whether the file is an MP4 that ends before its index: cameras and telephones write that last.
+
+    Pictures in boxes, as AVIF, have another one.
+    """
+    file.seek(0)
+    if file.read(8)[4:] not in MP4_BOXES:
+        return False
+    size = file.seek(0, 2)
+    return not {name for name, end in _mp4_boxes(file) if end <= size} & {b"moov", b"meta"}
+
+
+def without_index() -> InputError:
+    """The error for such a file."""
+    return InputError(
+        "this MP4 file was cut off: the index at its end is missing, so nothing in it can be read",
+        "Copy it again from where it was recorded, or repair it with a tool such as untrunc.",
+    )
+
+
 def duration_tag(text: str) -> float | None:
     """Seconds of a track's DURATION tag in Matroska, 00:00:20.008000000; None where it is not one."""
     found = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)\0*", text.strip())
@@ -128,13 +155,10 @@ def duration_tag(text: str) -> float | None:
 
 def not_a_recording(file: BinaryIO) -> InputError:
     """The error for a file that no decoder could open, as plain as its first bytes allow."""
+    if lacks_index(file):
+        return without_index()
     file.seek(0)
     head = file.read(HEAD)
-    if head[4:8] in MP4_BOXES:
-        return InputError(
-            "this MP4 recording was cut off: the index at its end is missing, so nothing in it can be read",
-            "Copy it again from where it was recorded, or repair it with a tool such as untrunc.",
-        )
     for magic, kind in KINDS:
         if head.startswith(magic):
             return InputError(f"it is {kind}, not a recording", ADVICE)

@@ -23,10 +23,9 @@ from PIL import Image
 
 from phi4mm_cli import cancel
 from phi4mm_cli.errors import InputError
-from phi4mm_cli.media import FRAMES
+from phi4mm_cli.media import FRAMES, headers
 from phi4mm_cli.media.container import FORMATS
 from phi4mm_cli.media.decode import QuietFile, clock, open_file
-from phi4mm_cli.media.headers import duration_tag
 from phi4mm_cli.schema import Picture, Source
 
 LOOKS = 8  # moments of a video that are compared for each scene that is asked for
@@ -64,13 +63,15 @@ class Choice:
 
 
 def is_film_or_sound(path: Path) -> bool:
-    """Whether a file begins as a video or a recording does. Raises InputError where it is no file."""
+    """Whether a file begins as a video or a recording does, be it cut off. Raises InputError where it is no file."""
     with open_file(path) as file:
         try:
             with av.open(QuietFile(file), options=OPTIONS, metadata_errors="replace") as opened:
-                return bool(opened.streams.video or opened.streams.audio)
+                if opened.streams.video or opened.streams.audio:
+                    return True
         except (av.error.FFmpegError, ValueError):
-            return False
+            pass
+        return headers.lacks_index(file)
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -240,10 +241,16 @@ def _opened(file: BinaryIO) -> Iterator[tuple[InputContainer, VideoStream]]:
             if stream is None and video.streams.audio:
                 raise InputError("there is no picture in it, only sound", "Give it a video.")
             if stream is None:
-                raise InputError("it is not a video that can be read", ADVICE)
+                raise _unreadable(file)
             yield video, stream
     except (av.error.FFmpegError, ValueError) as error:
-        raise InputError("it is not a video that can be read", ADVICE) from error
+        raise _unreadable(file) from error
+
+
+def _unreadable(file: BinaryIO) -> InputError:
+    if headers.lacks_index(file):
+        return headers.without_index()
+    return InputError("it is not a video that can be read", ADVICE)
 
 
 def _decoded(video: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
@@ -272,7 +279,7 @@ def _zero(video: InputContainer) -> float:
 
 def _promised(video: InputContainer, stream: VideoStream) -> float | None:
     """The length of the pictures that the header gives, in seconds from the start."""
-    tag = duration_tag(stream.metadata.get("DURATION", ""))
+    tag = headers.duration_tag(stream.metadata.get("DURATION", ""))
     if tag is not None:
         return tag - _zero(video)
     if stream.duration and stream.time_base:

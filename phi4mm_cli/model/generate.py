@@ -26,7 +26,7 @@ from phi4mm_cli.model.rows import Rows
 from phi4mm_cli.model.sampling import Chooser, choose
 from phi4mm_cli.model.vision import project as project_picture
 from phi4mm_cli.prompt import TOOL_CALL
-from phi4mm_cli.schema import Clip, Result
+from phi4mm_cli.schema import Clip, Piece, Result
 
 
 def generate(model: Model, prompts: Sequence[Prompt]) -> list[Result]:
@@ -44,7 +44,7 @@ def generate(model: Model, prompts: Sequence[Prompt]) -> list[Result]:
 
 
 def stream(model: Model, prompt: Prompt, kept: Kept | None = None) -> Generator[str, None, Result]:
-    """The answer to one prompt, its text piece by piece; the pieces together are the result's text.
+    """The answer to one prompt, its text as one Piece after the other; together they are the result's text.
 
     It goes on from what is `kept`, and is kept there itself, even when it is broken off.
     """
@@ -52,6 +52,7 @@ def stream(model: Model, prompt: Prompt, kept: Kept | None = None) -> Generator[
     decoder = DecodeStream(skip_special_tokens=False)  # holds back the bytes of an unfinished character
     tokens: list[int] = []
     shown = held = ""
+    told = 0  # of the tokens
     prompt, rows = _resumed(model, prompt, kept)
     try:
         for step in _steps(model, [prompt], rows):
@@ -61,13 +62,14 @@ def stream(model: Model, prompt: Prompt, kept: Kept | None = None) -> Generator[
                     held += decoder.step(model.tokenizer, token) or ""
             piece = (held if shown else held.lstrip()).rstrip()  # white space counts only when text follows it
             if piece:
-                yield piece
+                new, told = tuple(tokens[told:]), len(tokens)
+                yield Piece(piece, new)
                 shown, held = shown + piece, held[len(held.rstrip()) :]
     finally:
         kept.keep(model, prompt, tokens, rows)
     result = _result(model, prompt, tokens)
     if len(result.text) > len(shown):
-        yield result.text[len(shown) :]
+        yield Piece(result.text[len(shown) :], result.tokens[told:])
     return _timed(model, [prompt], _embed(model, [prompt]), [result])[0] if prompt.word_times else result
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass
 
 from phi4mm_cli.commands import describe, ocr
 from phi4mm_cli.demo.exam.cases import SWITCH, Case, Skill, Studio
@@ -33,7 +33,7 @@ def shown(
             drawings, question, answer = draw(studio.rng, size)
             sources = [studio.picture(drawing.image) for drawing in drawings]
             asked = studio.clip(studio.record([question])) if spoken else question
-            yield Case(partial(described, sources, asked, beyond), answer)
+            yield Case(Described(tuple(sources), asked, beyond), answer)
 
     return cases
 
@@ -44,29 +44,57 @@ def filmed(studio: Studio, beyond: bool) -> Iterator[Case]:
         film, answer = scenes.frames(studio.rng)
         size = FILM_BEYOND if beyond else pictures.CROP
         source = studio.film([pictures.draw_scene(items, studio.rng, size).image for items in film])
-        yield Case(partial(described, [source], scenes.MOTION, beyond), answer)
+        yield Case(Described((source,), scenes.MOTION, beyond), answer)
 
 
-def described(sources: Sequence[Source], question: str | Clip, beyond: bool) -> Flow[str]:
-    """What `phi4mm describe --frames 3 --no-times` answers. Raises ValueError where `beyond` 4,096 tokens is not."""
-    options = describe.Options(
-        context=Profile().context,
-        count=len,  # letters: more than the tokens, which are few beside those of pictures
-        prompt=question if isinstance(question, str) else None,
-        voice=question if isinstance(question, Clip) else None,
-        looking=Looking(video=VideoOptions(frames=FRAMES)),
-        times=False,  # the demo is not trained to be told them
-    )
-    body = yield from describe.flow(sources, options)
-    _require(beyond, sum(picture.tokens for picture in body.pictures))
-    return body.text
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A question about what is to be seen in files; asking raises ValueError where `beyond` 4,096 tokens is not."""
+
+    sources: tuple[Source, ...]
+    question: str | Clip
+    beyond: bool
+
+    def __call__(self) -> Flow[str]:
+        """What the command answers."""
+        options = describe.Options(
+            context=Profile().context,
+            count=len,  # letters: more than the tokens, which are few beside those of pictures
+            prompt=self.question if isinstance(self.question, str) else None,
+            voice=self.question if isinstance(self.question, Clip) else None,
+            looking=Looking(video=VideoOptions(frames=FRAMES)),
+            times=False,  # the demo is not trained to be told them
+        )
+        body = yield from describe.flow(self.sources, options)
+        _require(self.beyond, sum(picture.tokens for picture in body.pictures))
+        return body.text
+
+    @property
+    def command(self) -> list[str]:
+        """The same, as it is typed behind `phi4mm`."""
+        asked = (
+            ["--prompt", self.question] if isinstance(self.question, str) else ["--voice", self.question.source.path]
+        )
+        return ["describe", *(source.path for source in self.sources), *asked, "--frames", str(FRAMES), "--no-times"]
 
 
-def read(source: Source, beyond: bool) -> Flow[str]:
-    """What `phi4mm ocr` writes. Raises ValueError where `beyond` 4,096 tokens is not."""
-    body = yield from ocr.flow(source, ocr.Options())
-    _require(beyond, sum(page.image_tokens for page in body.pages))
-    return body.text
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A page; reading it raises ValueError where `beyond` 4,096 tokens is not."""
+
+    source: Source
+    beyond: bool
+
+    def __call__(self) -> Flow[str]:
+        """What the command writes."""
+        body = yield from ocr.flow(self.source, ocr.Options())
+        _require(self.beyond, sum(page.image_tokens for page in body.pages))
+        return body.text
+
+    @property
+    def command(self) -> list[str]:
+        """The same, as it is typed behind `phi4mm`."""
+        return ["ocr", self.source.path]
 
 
 def _require(beyond: bool, tokens: int) -> None:
@@ -115,7 +143,7 @@ def page(write: Callable[[random.Random], str]) -> Callable[[Studio, bool], Iter
             drawing = pictures.draw_text(text, studio.rng)
             if beyond:
                 drawing = pictures.on_ground(drawing, SIZE_BEYOND)
-            yield Case(partial(read, studio.picture(drawing.image), beyond), text)
+            yield Case(Read(studio.picture(drawing.image), beyond), text)
 
     return cases
 
