@@ -3,6 +3,7 @@
 The faults, all of them optional: `seconds` that an answer takes; `exhausted`, the share of requests that do not fit
 into memory, drawn anew in each run; `lost_after` so many answers the device is gone, and with it the engine; `count`, a
 file to which the key of each request is added that is answered; `room` for so many requests, `at_once` so many answers.
+While there is a file `hold` where it is run, no more answers are given than the number in that file.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import random
 import sys
 import time
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,9 @@ class FaultyEngine(EchoEngine):
 
     def poll(self, timeout: float | None = None) -> list[tuple[str, Result | RequestError]]:
         hand = dict(islice(self._queue.items(), self._at_once))
+        if self._is_held(len(hand)):
+            time.sleep(0.01)
+            return []
         others = {key: request for key, request in self._queue.items() if key not in hand}
         time.sleep(self._seconds * len(hand))
         self._answered += len(hand)
@@ -57,6 +62,12 @@ class FaultyEngine(EchoEngine):
             self._count.writelines(f"{key}\n" for key, _ in answers)
             self._count.flush()
         return [(key, self._broken(answer)) for key, answer in answers]
+
+    def _is_held(self, count: int) -> bool:
+        """Whether so many more answers are not to be given yet."""
+        with suppress(FileNotFoundError):
+            return self._answered + count > int(Path("hold").read_text(encoding="utf-8"))
+        return False
 
     def _broken(self, answer: Result | RequestError) -> Result | RequestError:
         if self._random.random() < self._exhausted:

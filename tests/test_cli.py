@@ -7,12 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from at_work import stop_at_once, wait_for
 from conftest import Phi4mm
 from jsonschema import Draft202012Validator
 
@@ -229,12 +229,8 @@ def test_stopped_while_reading(tmp_path: Path, number: signal.Signals, code: int
         stderr=subprocess.PIPE,
         encoding="utf-8",
     )
-    for _ in range(600):  # until the short one is done, which is while the long one is still being read
-        if (tmp_path / "talk.srt").exists():
-            break
-        time.sleep(0.05)
-    run.send_signal(number)
-    _, stderr = run.communicate(timeout=60)
+    wait_for((tmp_path / "talk.srt").exists, run)  # which is while the long one is still being read
+    stderr = stop_at_once(run, number)
     assert run.returncode == code
     assert "Traceback" not in stderr
     assert [path for path in tree(tmp_path) if path.endswith((".srt", ".part"))] == ["talk.srt"]

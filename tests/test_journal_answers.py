@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from at_work import PATIENCE, begun, let_go, wait_for
 from conftest import Phi4mm
 from journalled import HereRun, lines, outputs, save, untimed
 from scripted import said
@@ -106,23 +106,20 @@ def test_a_torn_answer_is_asked_again(phi4mm_here: HereRun, tmp_path: Path) -> N
     assert (again.code, again.asked) == (0, whole.asked - known)
 
 
-def killed_at_work(folder: Path, *command: object) -> int:
+def killed_at_work(folder: Path, run: subprocess.Popen[str]) -> int:
     """Kill a program once it has some answers and not all; how many it has kept."""
-    run = subprocess.Popen([sys.executable, *map(str, command)], cwd=folder, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 100
-    while not (kept := requests(folder / "out")) or kept[0].read_bytes().count(b"\n") < 4:
-        assert run.poll() is None and time.monotonic() < until
-        time.sleep(0.01)
+    wait_for(lambda: any(kept.read_bytes().count(b"\n") >= 4 for kept in requests(folder / "out")), run)
     run.kill()
-    run.wait()
+    run.communicate()
     return requests(folder / "out")[0].read_bytes().count(b'"key"')
 
 
 def test_killed_and_gone_on(tmp_path: Path) -> None:
-    slow = (Path(__file__).with_name("slow_program.py"), *HEAR)
-    known = killed_at_work(tmp_path, *slow, "out")
+    run = begun(tmp_path, *HEAR, "out", hold=6)
+    known = killed_at_work(tmp_path, run)
+    let_go(tmp_path)
     for out in ("out", "whole"):
-        subprocess.run([sys.executable, *map(str, slow), out], cwd=tmp_path, check=True)
+        begun(tmp_path, *HEAR, out).communicate(timeout=PATIENCE)
     assert untimed(outputs(tmp_path / "out")) == untimed(outputs(tmp_path / "whole"))
     done = next(line for line in lines(tmp_path / "out") if line["event"] == "done")
     assert done["replayed"] == known
@@ -134,7 +131,9 @@ def test_killed_and_gone_on(tmp_path: Path) -> None:
 def test_the_demo_killed_and_gone_on(phi4mm: Phi4mm, tmp_path: Path, devices: str) -> None:
     """Two processes at once answer in any order."""
     hear = (*MEETING, "--batch-size", "1", "--device", devices, "-o")
-    known = killed_at_work(tmp_path, "-m", "phi4mm_cli", *hear, "out")
+    command = [sys.executable, "-m", "phi4mm_cli", *hear, "out"]
+    pipe = subprocess.PIPE
+    known = killed_at_work(tmp_path, subprocess.Popen(command, cwd=tmp_path, stderr=pipe, encoding="utf-8"))
     for out in ("out", "whole"):
         assert phi4mm(*hear, out, timeout=300).returncode == 0
     assert untimed(outputs(tmp_path / "out")) == untimed(outputs(tmp_path / "whole"))

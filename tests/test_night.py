@@ -9,13 +9,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 import soundfile
+from at_work import PATIENCE, PROGRAM, begun, let_go, said_of_stopping, wait_for
 from conftest import Phi4mm
 from recordings import tone
 
@@ -24,7 +23,6 @@ from phi4mm_cli.jobs import Job
 from phi4mm_cli.schema import Clip, Message, Request, Result, Sampling, Source
 
 ECHO = ("--engine", "echo", "--no-vad")
-PROGRAM = str(Path(__file__).with_name("faulty_program.py"))
 
 
 @pytest.fixture(autouse=True)
@@ -39,21 +37,8 @@ def record(*names: str, seconds: float = 1.0) -> None:
         soundfile.write(name, tone(16000, seconds), 16000)
 
 
-def begin(arguments: list[str], **faults: float) -> subprocess.Popen[str]:
-    """The program with a slow engine, in a session of its own."""
-    Path("faults.json").write_text(json.dumps(faults), encoding="utf-8")
-    command = [sys.executable, "-u", PROGRAM, "faults.json", "transcribe", "--no-vad", *arguments]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, stderr=pipe, encoding="utf-8", start_new_session=True, bufsize=1
-    )
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
+def begin(*arguments: str, hold: int | None = None) -> subprocess.Popen[str]:
+    return begun(Path(), "transcribe", "--no-vad", *arguments, hold=hold)
 
 
 # ------------------------------------------------------------------------------------------ named while others run
@@ -61,7 +46,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def test_each_line_is_answered_before_the_next_is_named() -> None:
     record("a.wav", "b.wav")
-    run = begin(["--files-from", "-", "--jsonl"])
+    run = begin("--files-from", "-", "--jsonl")
     assert run.stdin is not None and run.stdout is not None
     for name, task in (
         ("a.wav", "transcript"),
@@ -72,7 +57,7 @@ def test_each_line_is_answered_before_the_next_is_named() -> None:
         run.stdin.write(f"{name}\n")
         line = json.loads(run.stdout.readline())  # waits for it, while there is no other line to come
         assert (line["source"], line["task"]) == (name, task)
-    _, stderr = run.communicate(timeout=60)
+    _, stderr = run.communicate(timeout=PATIENCE)
     assert run.returncode == 3
     assert stderr.splitlines()[-1] == "phi4mm: 4 inputs: 3 done, 1 failed"
 
@@ -108,47 +93,44 @@ def outputs() -> list[str]:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_first_signal_lets_what_is_in_hand_be_finished(number: signal.Signals, code: int) -> None:
     record(*(f"rec/{i:02}.wav" for i in range(30)), seconds=1.5)
-    run = begin(["rec", "-o", "out", "--chunk-seconds", "1"], seconds=0.2)  # two chunks each
-    wait_for(lambda: len(outputs()) > 1)
-    run.send_signal(number)
-    _, stderr = run.communicate(timeout=60)
+    run = begin("rec", "-o", "out", "--chunk-seconds", "1", hold=32)  # of two chunks each: two files are whole
+    wait_for(lambda: len(outputs()) > 1, run)
+    said_of_stopping(run, number)
+    let_go(Path())
+    _, stderr = run.communicate(timeout=PATIENCE)
     assert run.returncode == code
     assert 2 <= len(outputs()) < 30
-    assert "finishing" in stderr and "ends it at once" in stderr
     assert stderr.splitlines()[-1] == f"phi4mm: {len(outputs())} inputs: {len(outputs())} done"
     assert {len(Path("out", name).read_text(encoding="utf-8").splitlines()) for name in outputs()} == {2}
-    again = begin(["rec", "-o", "out", "--chunk-seconds", "1"])
-    assert again.wait(60) == 0
-    assert len(outputs()) == 30
+    again = begin("rec", "-o", "out", "--chunk-seconds", "1")
+    again.communicate(timeout=PATIENCE)
+    assert (again.returncode, len(outputs())) == (0, 30)
 
 
 def test_a_second_signal_ends_it_at_once() -> None:
     record(*(f"rec/{i}.wav" for i in range(9)), seconds=1.5)
-    run = begin(["rec", "-o", "out", "--chunk-seconds", "1"], seconds=1.0)
-    assert run.stderr is not None
-    wait_for(lambda: len(outputs()) > 0)
+    run = begin("rec", "-o", "out", "--chunk-seconds", "1", hold=10)  # of two chunks each: one file is whole
+    wait_for(outputs, run)
+    said_of_stopping(run, signal.SIGINT)
     run.send_signal(signal.SIGINT)
-    assert "finishing" in run.stderr.readline()
-    began = time.monotonic()
-    run.send_signal(signal.SIGINT)
-    _, stderr = run.communicate(timeout=60)
-    assert time.monotonic() - began < 9  # not all that it had in hand
+    _, stderr = run.communicate(timeout=PATIENCE)  # what it has in hand is never answered
     assert (run.returncode, stderr) == (130, "phi4mm: interrupted; finished outputs are kept\n")
 
 
 def test_one_file_alone_is_not_finished_and_neither_is_what_nothing_is_answered_of() -> None:
     record("long.wav", seconds=20.0)
-    run = begin(["long.wav", "-o", "out", "--chunk-seconds", "1"], seconds=1.0)
-    wait_for(lambda: Path("out/.phi4mm/journal.jsonl").exists())
+    run = begin("long.wav", "-o", "out", "--chunk-seconds", "1", hold=4)
+    wait_for(lambda: [*Path("out/.phi4mm/requests").glob("*")], run)  # it has answers
     run.send_signal(signal.SIGINT)
-    _, stderr = run.communicate(timeout=60)
-    assert (run.returncode, stderr.splitlines()[-1]) == (130, "phi4mm: interrupted; finished outputs are kept")
-    waiting = begin(["--files-from", "-", "--jsonl"])
+    _, stderr = run.communicate(timeout=PATIENCE)
+    assert (run.returncode, stderr) == (130, "phi4mm: interrupted; finished outputs are kept\n")
+    waiting = begin("--files-from", "-", "--jsonl")
     assert waiting.stdin is not None and waiting.stdout is not None
     waiting.stdin.write("none.wav\n")
     assert "failure" in waiting.stdout.readline()
     waiting.send_signal(signal.SIGTERM)
-    assert waiting.wait(60) == 143
+    waiting.communicate(timeout=PATIENCE)
+    assert waiting.returncode == 143
 
 
 # ------------------------------------------------------------------------------------------ what is said
@@ -196,7 +178,7 @@ def test_two_lines_on_a_terminal() -> None:
     except OSError:  # Linux: the other side is closed
         pass
     os.close(parent)
-    assert run.wait(60) == 3
+    assert run.wait(PATIENCE) == 3
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
     assert re.search(r"[012]/3 files, 0:\d\d/0:12 heard, \d+x, 1 failed, \d+:\d\d left", text), text
     assert "4 inputs: 3 done, 1 failed" in text

@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 import psutil
 import pypdfium2 as pdfium
 import pytest
+from at_work import stop_at_once, wait_for
 from conftest import Phi4mm
 from documents import noise, write_locked, write_scans, write_texts
 from journalled import outputs
@@ -448,12 +448,8 @@ def test_a_long_document_can_be_stopped(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         encoding="utf-8",
     )
-    for _ in range(600):
-        if (tmp_path / "out" / "short.md").exists():
-            break
-        time.sleep(0.02)
-    run.send_signal(signal.SIGINT)
-    _, stderr = run.communicate(timeout=60)
+    wait_for((tmp_path / "out" / "short.md").exists, run)
+    stderr = stop_at_once(run, signal.SIGINT)
     assert run.returncode == 130, stderr
     assert "Traceback" not in stderr
     assert [*outputs(tmp_path / "out")] == ["short.md"]
