@@ -19,12 +19,11 @@ none. Captions are those of `--srt`. Cost is time on top of what the answers tak
 from __future__ import annotations
 
 import argparse
-import difflib
 import random
-import re
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -35,7 +34,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from phi4mm_cli import captions, hearing
+from phi4mm_cli import hearing
 from phi4mm_cli.commands.transcribe import PROMPT
 from phi4mm_cli.demo.meeting import LOUDNESS, MEETING, RATE, VOICES
 from phi4mm_cli.demo.voice import speak
@@ -51,6 +50,10 @@ from phi4mm_cli.model.loading import Model, load
 from phi4mm_cli.model.precision import choose_device, choose_dtype
 from phi4mm_cli.prompt import render
 from phi4mm_cli.schema import Clip, Message, Result, Sampling, Word
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from start_errors import errors
 
 Sound = NDArray[np.float32]
 HIDDEN = 2  # audio tokens that are hidden together
@@ -230,33 +233,6 @@ def answer(way: str, one: Heard, words: list[Word]) -> Answer:
 # ------------------------------------------------------------------------------------------------ errors
 
 
-def plain(word: str) -> str:
-    """Without case and punctuation."""
-    return re.sub(r"[^\w']", "", word.lower())
-
-
-def matches(found: Sequence[Word], known: Sequence[Word]) -> dict[int, Word]:
-    """The known word for each found one that was recognised, beside another that was."""
-    matcher = difflib.SequenceMatcher(None, [plain(w.word) for w in found], [plain(w.word) for w in known], False)
-    blocks = [block for block in matcher.get_matching_blocks() if block.size >= 2]
-    return {block.a + i: known[block.b + i] for block in blocks for i in range(block.size)}
-
-
-def errors(answers: Sequence[Answer], known: Sequence[Word]) -> Iterator[tuple[str, float]]:
-    """("word" or "caption", seconds) of every start that has a truth."""
-    segments = hearing.segments(answers)
-    words = [word for segment in segments for word in segment.words or ()]
-    truth = matches(words, known)
-    for place, word in truth.items():
-        yield "word", words[place].start - word.start
-    owners = [place for place, word in enumerate(words) for _ in word.word]  # of each character that is no space
-    at = 0
-    for caption in captions.from_segments(segments, language="en"):
-        if owners[at] in truth and (at == 0 or owners[at] != owners[at - 1]):
-            yield "caption", caption.start / 1000 - truth[owners[at]].start
-        at += sum(not character.isspace() for line in caption.lines for character in line)
-
-
 def row(label: str, found: Sequence[float]) -> str:
     """Milliseconds: median, 95th percentile, largest."""
     off = 1000 * np.abs(found)
@@ -298,7 +274,7 @@ def measure(model: Model, name: str, longest: float, recordings: int, sentences:
                     answers = [answer(way, one, find(model, one)) for one in heard]
                     if way in ("dtw", "hiding"):
                         spent[way] = time.perf_counter() - began
-                    for what, error in errors(answers, known):
+                    for what, error in errors(hearing.segments(answers), known):
                         for group in (kind, "all"):
                             found.setdefault((what, group, way), []).append(error)
                 for step, seconds in spent.items():

@@ -86,7 +86,7 @@ class Desk:
         named = {one.name: lengths[one.work] for one in todo}
         title = todo[0].work.label if len(todo) == 1 else self.task.command
         with display(named, title, loading.quiet, live, self.report.troubles) as bar:
-            return self._run(todo, engine, loading, bar, live)
+            return self._run(todo, engine, loading, bar)
 
     def work_as_named(
         self, found: Iterable[Found], overwrite: bool, engine: Engine, loading: Loading
@@ -94,7 +94,7 @@ class Desk:
         """... on what is found, as it is found: all that may be wrong with it is its own failure."""
         claims = files.Claims(self.plan.folder, overwrite) if self.plan.folder is not None else None
         with display({}, self.task.command, loading.quiet, None, self.report.troubles, grows=True) as bar:
-            return self._run(self._as_named(found, claims, bar), engine, loading, bar, None)
+            return self._run(self._as_named(found, claims, bar), engine, loading, bar)
 
     def _as_named(self, found: Iterable[Found], claims: files.Claims | None, bar: Display) -> Iterator[_Todo]:
         for number, one in enumerate(found):
@@ -122,9 +122,7 @@ class Desk:
             claims.take(work, self.task.forms.names(work.path, self.plan.formats), self.journal.unfinished(work))
         return self._begin(work, self.task.probe(work.path))
 
-    def _run(
-        self, todo: Iterable[_Todo], engine: Engine, loading: Loading, bar: Display, live: Live | None
-    ) -> ExitCode | None:
+    def _run(self, todo: Iterable[_Todo], engine: Engine, loading: Loading, bar: Display) -> ExitCode | None:
         loading.bar = bar
         flow = self.task.prepare(engine.profile, engine.count_tokens)
         in_hand: dict[str, Work] = {}
@@ -156,7 +154,7 @@ class Desk:
         ):
             for outcome in driver.run():
                 with bar.aside(self.stdout):
-                    self._take(in_hand.pop(outcome.job.name), outcome, engine.info, live)
+                    self._take(in_hand.pop(outcome.job.name), outcome, engine.info, bar.has_shown)
                 bar.finish(outcome.job)
         return stopped[0] if stopped else None
 
@@ -167,7 +165,7 @@ class Desk:
         is_read = self.plan.folder is None and self.plan.formats in ((), ("txt",)) and self.stdout.isatty()
         return Live(self.task.segments, self.stdout if is_read else None)
 
-    def _take(self, work: Work, outcome: Outcome[Body], model: ModelInfo, live: Live | None) -> None:
+    def _take(self, work: Work, outcome: Outcome[Body], model: ModelInfo, shown: bool) -> None:
         if isinstance(outcome.error, StorageError):
             raise outcome.error
         if isinstance(outcome.error, _DoneBefore):
@@ -187,7 +185,7 @@ class Desk:
             sources=tuple(file.label for file in work.inputs) if len(work.inputs) > 1 else None,
         )
         self.journal.keep(work, document)
-        self._deliver(work, document, shown=live is not None and live.text is not None)
+        self._deliver(work, document, shown=shown)
 
     def _take_done(self, work: Work, how: State | Document) -> None:
         if isinstance(how, State):

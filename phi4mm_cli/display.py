@@ -57,6 +57,7 @@ class Display:
         self._length, self._all_known = 0.0, True  # of all that is expected, as far as it is known
         self._reached = 0.0
         self._in_pages = False
+        self.has_shown = False  # the text of the only input
         self._began = time.monotonic()
         self._next_line = self._began + LINE_SECONDS
         self._bar = progress.add_task(self._title, total=None, state="starting") if progress is not None else None
@@ -100,9 +101,10 @@ class Display:
                 self._stop()  # the text is on the same terminal, and tells as much as the bar
                 self._live.text.write(segment.text + "\n")
                 self._live.text.flush()
+                self.has_shown = True
             elif self._progress is not None:
-                line = f"{clock(segment.start):>7}  {segment.text}"
-                self._progress.console.print(line, markup=False, highlight=False)
+                text = segment.text.strip().replace("\n", "\n" + 9 * " ")
+                self._progress.console.print(f"{clock(segment.start):>7}  {text}", markup=False, highlight=False)
 
     @contextmanager
     def aside(self, stdout: TextIO) -> Iterator[None]:

@@ -7,11 +7,11 @@ that they belong to, with what could not be trusted and how much was heard.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from phi4mm_cli import ranges, timing
 from phi4mm_cli.errors import UsageError
@@ -23,8 +23,22 @@ from phi4mm_cli.schema import Profile, Source, Word
 
 if TYPE_CHECKING:
     from phi4mm_cli.media.audio import Recording
+    from phi4mm_cli.media.speech import Chunk
 
-__all__ = ["Answer", "Healed", "Hearing", "Listening", "Question", "hear", "listening", "require_language", "segments"]
+__all__ = [
+    "Answer",
+    "Healed",
+    "Hearing",
+    "Listening",
+    "Question",
+    "hear",
+    "hear_and",
+    "listening",
+    "require_language",
+    "segments",
+]
+
+P = TypeVar("P", bound=Healed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +53,18 @@ class Listening:
 
 
 @dataclass(frozen=True, slots=True)
-class Hearing:
-    """A recording with all its answers, in order."""
+class Hearing(Generic[P]):
+    """A recording with what came of each of its chunks, in order."""
 
     duration: float  # seconds
-    answers: tuple[Answer, ...]
+    parts: tuple[P, ...]
     coverage: Coverage
     warnings: tuple[Warning, ...]
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """All answers, in order."""
+        return tuple(answer for part in self.parts for answer in part.answers)
 
 
 def listening(asked: ListeningOptions, sampling: SamplingOptions, profile: Profile) -> Listening:
@@ -62,29 +81,46 @@ def require_language(language: str | None, profile: Profile) -> None:
         raise UsageError(f"this checkpoint does not hear the language '{language}'", f"It hears {known}")
 
 
-def hear(source: Source, question: Question, how: Listening) -> Flow[Hearing]:
+def hear(source: Source, question: Question, how: Listening) -> Flow[Hearing[Healed]]:
     """`source`, cut into chunks in silence, each asked `question` on its own. Raises InputError.
 
     An answer that cannot be trusted is asked for again (`healing`); its chunk may come back in parts.
     """
+    return (yield from hear_and(_as_heard, source, question, how))
+
+
+def _as_heard(healed: Healed) -> Flow[Healed]:
+    yield from ()
+    return healed
+
+
+def hear_and(
+    go_on: Callable[[Healed], Flow[P]], source: Source, question: Question, how: Listening
+) -> Flow[Hearing[P]]:
+    """The same, where a flow goes on with the answers to each chunk, whatever has become of the others."""
     from phi4mm_cli.media import audio, speech
 
-    answers: list[Answer] = []
+    def part(listener: Listener, chunk: Chunk) -> Flow[P]:
+        healed = yield from listener.heal(chunk)
+        return (yield from go_on(healed))
+
+    parts: list[P] = []
     warnings: list[Warning] = []
     heard: list[Recording] = []
     for span in how.spans:
         with audio.open_recording(source, how.channel, span) as recording:
             listener = Listener(recording, question, how.sampling)
             chunks = speech.chunks(recording, how.longest_chunk, how.vad)
-            gather = Gather(listener.heal(chunk.later(recording.start)) for chunk in chunks)
+            gather = Gather(part(listener, chunk.later(recording.start)) for chunk in chunks)
             yield gather
         heard.append(recording)
-        answers += (answer for healed in gather.values for answer in healed.answers)
+        parts += gather.values
         warnings += input_warnings(recording)
-        warnings += (warning for healed in gather.values for warning in healed.warnings)
+        warnings += (warning for one in gather.values for warning in one.warnings)
     last = heard[-1]
     duration = last.end if how.spans[-1][1] == math.inf else max(last.end, last.expected_seconds or 0.0)
-    return Hearing(duration, tuple(answers), _coverage(heard, answers, how), tuple(warnings))
+    answers = [answer for one in parts for answer in one.answers]
+    return Hearing(duration, tuple(parts), _coverage(heard, answers, how), tuple(warnings))
 
 
 def segments(answers: Sequence[Answer]) -> tuple[Segment, ...]:

@@ -18,3 +18,5 @@ def warnings(result: Result, what: str, start: float | None = None, end: float |
         yield Warning("empty_answer", "the model wrote nothing about what it was given", "left out", start, end)
     elif any(trust.is_looping(paragraph) for paragraph in paragraphs(result.text)):
         yield Warning("looping", f"{what} says one thing over and over", "kept as it is", start, end)
+    elif trust.is_retelling(result.text):
+        yield Warning("looping", f"{what} says the same things again", "kept as it is", start, end)

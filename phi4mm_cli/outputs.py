@@ -19,7 +19,7 @@ WarningCode = Literal[
     "token_limit",  # the answer was cut off by its token budget
     "speech_rate",  # the answer is too short or too long to be what was said
     "separator",  # an answer with a transcript and its translation did not divide them by one <sep>
-    "wrong_language",  # a translation is in another language than the one asked for
+    "wrong_language",  # a translation or a summary is in another language than the one asked for
     "untranslated",  # a text was not translated, and stands there as it was
     "nothing_to_summarize",  # nobody speaks in the recording, or the text is empty
     "empty_answer",  # the model wrote nothing about what it was given

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal
 
+from phi4mm_cli import timing
 from phi4mm_cli.schema import Finish
 
 Fault = Literal["prompt_echo", "empty_with_speech", "looping", "token_limit", "speech_rate"]
@@ -31,6 +33,8 @@ MOST_REPEATED = 8  # words that only repeat the words just before them: nine tim
 LEAST_REPEATS = 3  # tellings in a row of one phrase; people say a sentence twice
 LEAST_LOOP = 40  # letters at the end of a text that only repeat those before them
 LONGEST_PHRASE = 40  # words; zlib sees longer ones
+RETOLD_WORDS = 5  # of a sentence that is no formula
+RETOLD_SHARE = 0.2  # of the words of a text that is to say each thing once
 
 # Letters a second of speech, pauses left out. People speak 5 to 8 syllables a second (Pellegrino, Coupe and Marsico,
 # 2011), of about 2.5 letters in the model's alphabetic languages: 12 to 20. Less than three quarters of that is worth a
@@ -116,6 +120,14 @@ def is_looping(text: str) -> bool:
     """Whether a text repeats itself as people do not: as a whole by its compression, or a phrase many times over."""
     encoded = text.encode()
     return len(encoded) / len(zlib.compress(encoded)) > HIGHEST_COMPRESSION or _most_repeated(words(text)) > 0
+
+
+def is_retelling(text: str) -> bool:
+    """Whether a text that is to say each thing once, a summary, tells a good part of it in the same sentences again."""
+    sentences = [tuple(words(sentence)) for line in text.splitlines() for sentence in timing.sentences(line)]
+    again = Counter(sentence for sentence in sentences if len(sentence) >= RETOLD_WORDS)
+    retold = sum((count - 1) * len(sentence) for sentence, count in again.items())
+    return retold > 0 and retold >= RETOLD_SHARE * sum(map(len, sentences))
 
 
 def _most_repeated(said: Sequence[str]) -> int:

@@ -20,11 +20,14 @@ import jiwer
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
+from start_errors import errors
 
 from phi4mm_cli.demo import meeting
 from phi4mm_cli.demo.voice import Speech, speak
 from phi4mm_cli.demo.world import noises, sentences
 from phi4mm_cli.demo.world.speakers import Speaker
+from phi4mm_cli.outputs import Segment
+from phi4mm_cli.schema import Word
 
 RATE = 16000  # Hz
 LOUDNESS = 0.08  # root mean square of a sentence
@@ -136,13 +139,23 @@ def compare(said: Sequence[Sentence], text: str) -> Counts:
 
 
 def transcribe(path: Path, *arguments: str) -> tuple[dict[str, Any], int]:
-    """The JSON of `phi4mm transcribe`, and the peak of its memory in bytes."""
-    output = path.with_suffix(".jsonl")
-    with output.open("wb") as file:
-        command = [sys.executable, "-m", "phi4mm_cli", "transcribe", str(path), "--jsonl", "-q", *arguments]
-        process = subprocess.Popen(command, stdout=file)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+    """The JSON of `phi4mm transcribe`, beside which its captions lie, and the peak of its memory in bytes."""
+    folder = path.with_suffix("")
+    wanted = ["-o", str(folder), "--force", "--overwrite", "-f", "json,srt,vtt", "--word-timestamps", "-q"]
+    process = subprocess.Popen([sys.executable, "-m", "phi4mm_cli", "transcribe", str(path), *wanted, *arguments])
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
     unit = 1 if sys.platform == "darwin" else 1024
-    return json.loads(output.read_text(encoding="utf-8")), usage.ru_maxrss * unit
+    result = json.loads((folder / path.with_suffix(".json").name).read_text(encoding="utf-8"))
+    return result, usage.ru_maxrss * unit
+
+
+def start_errors(said: Sequence[Sentence], result: dict[str, Any]) -> list[float]:
+    """Seconds that captions begin too late (or, below 0, too early), where their first word is known."""
+    known = [Word(start, end, word) for sentence in said for word, start, end in sentence.words]
+    segments = [
+        Segment(one["id"], one["start"], one["end"], one["text"], tuple(Word(**word) for word in one["words"]))
+        for one in result["segments"]
+    ]
+    return [seconds for what, seconds in errors(segments, known) if what == "caption"]

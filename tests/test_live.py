@@ -14,6 +14,7 @@ import soundfile
 from recordings import tone
 
 ECHO = ("--engine", "echo", "--no-vad", "--chunk-seconds", "5")
+TRANSLATE = ("translate", "talk.wav", "--to", "en")
 LINES = [f"[{start}.000-{start + 5}.000] Transcribe the audio clip into text." for start in (0, 5, 10)]
 
 
@@ -28,7 +29,7 @@ def on_terminal(folder: Path, *arguments: str, stdout: int | None = None) -> str
     parent, child = pty.openpty()
     variables = os.environ | {"TERM": "xterm", "COLUMNS": "80", "PHI4MM_CONFIG": "", "NO_COLOR": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "phi4mm_cli", "transcribe", *arguments],
+        [sys.executable, "-m", "phi4mm_cli", *arguments],
         cwd=folder,
         env=variables,
         stdin=subprocess.DEVNULL,
@@ -60,17 +61,17 @@ def starts(text: str) -> list[str]:
 
 
 def test_the_text_itself_appears_once(talk: Path) -> None:
-    seen = on_terminal(talk, "talk.wav", *ECHO)
+    seen = on_terminal(talk, "transcribe", "talk.wav", *ECHO)
     assert starts(seen) == ["0", "5", "10"]
     assert all(line in spaced(seen) for line in LINES)
 
 
 def test_segments_appear_with_their_times_where_the_result_goes_elsewhere(talk: Path) -> None:
-    seen = on_terminal(talk, "talk.wav", "--txt", *ECHO)
+    seen = on_terminal(talk, "transcribe", "talk.wav", "--txt", *ECHO)
     assert starts(seen) == ["0", "5", "10"]
     assert [f"0:{start:02}" in seen for start in (0, 5, 10)] == [True] * 3
     with (talk / "out").open("wb") as file:
-        seen = on_terminal(talk, "talk.wav", *ECHO, stdout=file.fileno())
+        seen = on_terminal(talk, "transcribe", "talk.wav", *ECHO, stdout=file.fileno())
     assert starts(seen) == ["0", "5", "10"]
     written = (talk / "out").read_text(encoding="utf-8")
     assert written == (talk / "talk.txt").read_text(encoding="utf-8") == "".join(line + "\n" for line in LINES)
@@ -79,4 +80,23 @@ def test_segments_appear_with_their_times_where_the_result_goes_elsewhere(talk: 
 @pytest.mark.parametrize("arguments", [("talk.wav", "--txt", "-q"), ("talk.wav", "other.wav", "--txt")])
 def test_nothing_appears_when_quiet_or_of_several_inputs(talk: Path, arguments: tuple[str, ...]) -> None:
     (talk / "other.wav").write_bytes((talk / "talk.wav").read_bytes())
-    assert starts(on_terminal(talk, *arguments, *ECHO)) == []
+    assert starts(on_terminal(talk, "transcribe", *arguments, *ECHO)) == []
+
+
+def test_translations_appear_as_well_and_a_text_is_written_when_it_is_done(talk: Path) -> None:
+    seen = on_terminal(talk, *TRANSLATE, *ECHO)
+    assert starts(seen) == ["0", "5", "10"]
+    assert spaced(seen).count("Translate the audio to English.") == 3
+    seen = on_terminal(talk, *TRANSLATE, "--srt", *ECHO)
+    assert [f"0:{start:02}" in seen for start in (0, 5, 10)] == [True] * 3
+    (talk / "note.txt").write_text("Good morning.\n", encoding="utf-8")
+    seen = on_terminal(talk, "translate", "note.txt", "--to", "en", *ECHO)
+    assert spaced(seen).count("Translate the text to English. Good morning.") == 1
+
+
+def test_a_transcript_appears_above_its_translation(talk: Path) -> None:
+    seen = on_terminal(talk, *TRANSLATE, "--cot", *ECHO)
+    with (talk / "out").open("wb") as file:
+        on_terminal(talk, *TRANSLATE, "--cot", "-q", *ECHO, stdout=file.fileno())
+    assert spaced((talk / "out").read_text(encoding="utf-8")) in spaced(seen)
+    assert starts(seen) == ["0", "5", "10"]

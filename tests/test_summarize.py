@@ -101,6 +101,33 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], Sou
     return write
 
 
+NOTES = "Oscar forgot the letter on Monday. The price is forty dollars."
+FRENCH = "Oscar a oublié la lettre lundi. Le prix est de quarante dollars."
+
+
+@pytest.mark.parametrize(
+    ("wording", "answer", "expected"),
+    [
+        (Wording(language="fr"), NOTES, ["wrong_language"]),
+        (Wording(language="fr"), FRENCH, []),
+        (Wording(), FRENCH, []),
+        (
+            Wording(style=Style.BULLETS, language="fr", grounded=True),
+            f'- {FRENCH} "The price is forty dollars."\n- Personne ne sait où elle est. "Oscar forgot the letter"',
+            [],
+        ),
+        (Wording(), f"They met again on Friday. {NOTES} They met again on Friday.", ["looping"]),
+        (Wording(), f"They met again on Friday. {NOTES} {FRENCH} {FRENCH[:32]} They met again on Friday.", []),
+    ],
+)
+def test_what_is_wrong_with_a_summary_is_told(
+    tmp_path: Path, wording: Wording, answer: str, expected: list[str]
+) -> None:
+    source = saved(tmp_path / "a.txt", NOTES)
+    found, _ = fed(summarize.flow([source], options(wording)), lambda request: answer)
+    assert [warning.code for warning in found.warnings] == expected
+
+
 # ------------------------------------------------------------------------------------------------- recordings
 
 

@@ -1,4 +1,4 @@
-"""Timed text to captions: which words share one, where its line breaks, and from when to when it is shown.
+"""Timed text to captions: which words share one, and where its line breaks.
 
 All captions of a text are chosen together, at the least sum of penalties (dynamic programming over the places where a
 line may end). What cannot keep to the rules, because it was spoken too fast or is too dense, is shown all the same.
@@ -14,11 +14,9 @@ from itertools import accumulate, pairwise
 from phi4mm_cli.captions.grammar import CLAUSE, Grammar, grammar_of
 from phi4mm_cli.captions.pieces import columns, limit, pieces, unspaced
 from phi4mm_cli.captions.presets import LINES, PRESETS, Preset, PresetName
+from phi4mm_cli.captions.schedule import scheduled
 from phi4mm_cli.outputs import Segment
 from phi4mm_cli.timing import spread
-
-_FOREVER = 3_600_000  # milliseconds
-LAG = 300  # milliseconds that a caption may come late, so that the one before it does not flash by
 
 # Penalties, in the unit of the costs of a line's end: 0 after a sentence, 5 between any two words, 13 after an article.
 EACH_CAPTION = 2.0
@@ -258,36 +256,3 @@ def _penalty(units: Sequence[Unit], sums: _Sums, first: int, end: int, preset: P
         if excess > 1:
             cost += BROKEN_RULE + PER_EXCESS * min(excess - 1, 10)
     return cost
-
-
-# ---------------------------------------------------------------------------------------------- when
-
-
-def needed(size: int, preset: Preset) -> int:
-    """The milliseconds that so many columns should be shown."""
-    return max(preset.shortest, math.ceil(1000 * size / preset.speed))
-
-
-def scheduled(
-    spoken: Sequence[tuple[int, int, int]], preset: Preset, until: int | None = None
-) -> list[tuple[int, int]]:
-    """When captions are shown that are said from `start` to `end` and are so many columns: times that rise.
-
-    Each stays as long as it takes to read, as far as there is time before the next, or before `until`; gaps that would
-    look jerky are closed; one that would flash by may push the next, which is then late by LAG at most.
-    """
-    times: list[tuple[int, int]] = []
-    gap = preset.gap
-    for n, (said, done, size) in enumerate(spoken):
-        last = n == len(spoken) - 1
-        following = until if last else spoken[n + 1][0]
-        start = max(said, times[-1][1] + gap) if times else said
-        latest = done + _FOREVER if following is None else following - gap
-        end = max(done, start + needed(size, preset))
-        if end > latest or latest + gap - end < preset.jerk:
-            end = latest
-        end = min(end, start + int(preset.longest))
-        if end < start + preset.shortest:
-            end = max(start + 1, min(start + preset.shortest, latest + (0 if last else LAG)))
-        times.append((start, end))
-    return times

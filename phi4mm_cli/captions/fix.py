@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, repeat
 
-from phi4mm_cli.captions.arrange import LAG, Unit, arranged, join, lines, needed, scheduled, size, units, whole
+from phi4mm_cli.captions.arrange import Unit, arranged, join, lines, size, units, whole
 from phi4mm_cli.captions.check import SPOKEN_BY, of_text, of_time, place
 from phi4mm_cli.captions.grammar import Grammar, grammar_of
 from phi4mm_cli.captions.pieces import columns
 from phi4mm_cli.captions.presets import Preset
+from phi4mm_cli.captions.schedule import LAG, needed, scheduled
 from phi4mm_cli.subtitles import Cue, Kind, Subtitles, escaped, markup, plain
 
 FLASH = 200  # milliseconds in which nothing can be read

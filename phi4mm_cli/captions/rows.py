@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from phi4mm_cli.captions.arrange import Caption, Unit, scheduled, size, units
+from phi4mm_cli.captions.arrange import Caption, Unit, size, units
 from phi4mm_cli.captions.grammar import grammar_of
 from phi4mm_cli.captions.pieces import columns, limit
 from phi4mm_cli.captions.presets import PRESETS, Preset, PresetName
+from phi4mm_cli.captions.schedule import scheduled
 from phi4mm_cli.timing import spread
 
 BREAK = 0.02  # what a cost of a line's end counts beside the share of a line that is too little or too much

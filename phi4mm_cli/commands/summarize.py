@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -94,7 +94,8 @@ def _seen(source: Source, wording: Wording, seeing: describe.Options) -> Flow[Su
     found = yield from describe.flow([source], replace(seeing, prompt=wording.whole("the video", False)))
     part = SummaryPart(sum(picture.tokens for picture in found.pictures), 0.0, found.coverage.total)
     language = wording.language or language_check.judge(found.text)
-    return Summary(found.text, wording.name, language, (), (part,), found.coverage, found.warnings)
+    warnings = (*found.warnings, *_foreign(found.text, wording))
+    return Summary(found.text, wording.name, language, (), (part,), found.coverage, warnings)
 
 
 def _material(source: Source, together: bool, options: Options, files: ExitStack) -> Flow[Material]:
@@ -124,6 +125,9 @@ def _summary(
     text: str, condensed: Condensed, points: tuple[Point, ...], materials: Sequence[Material], wording: Wording
 ) -> Summary:
     warnings = [warning for one in materials for warning in one.warnings]
+    warnings += condensed.warnings
+    warnings += _foreign(" ".join(point.text for point in points) or text, wording)
+    warnings += (_unsupported(point) for point in points if point.unsupported)
     return Summary(
         text=text,
         style=wording.name,
@@ -131,8 +135,15 @@ def _summary(
         points=points,
         parts=condensed.parts,
         coverage=material.coverage(materials),
-        warnings=(*warnings, *condensed.warnings, *(_unsupported(point) for point in points if point.unsupported)),
+        warnings=tuple(warnings),
     )
+
+
+def _foreign(written: str, wording: Wording) -> Iterator[Warning]:
+    """Whether what the model wrote, without what it quotes, is in another language than was asked for."""
+    if wording.language and language_check.is_other(written, wording.language):
+        message = f"the summary is not in {languages.TEXT[wording.language]}"
+        yield Warning("wrong_language", message, "kept as it is")
 
 
 def _unsupported(point: Point) -> Warning:

@@ -19,11 +19,11 @@ from phi4mm_cli.editions import Translations
 from phi4mm_cli.engine_options import EngineOptions
 from phi4mm_cli.errors import InputError, UsageError
 from phi4mm_cli.flow import Flow
-from phi4mm_cli.hearing import Answer, Listening, Question
+from phi4mm_cli.hearing import Answer, Healed, Listening, Question
 from phi4mm_cli.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from phi4mm_cli.options import BatchOptions, ListeningOptions, LogOptions, SamplingOptions, option, with_shared
 from phi4mm_cli.output_options import TranslationOutputOptions
-from phi4mm_cli.outputs import Body, Rendering, Translation, Warning, WarningCode
+from phi4mm_cli.outputs import Body, Rendering, Segment, Translation, Warning, WarningCode
 from phi4mm_cli.passages import Asking
 from phi4mm_cli.prompt import SEPARATOR
 from phi4mm_cli.schema import Clip, Profile, Request, Source
@@ -94,13 +94,19 @@ class _Take:
         return Warning(code, message, action, self.answer.chunk.start, self.answer.chunk.end, healed=healed)
 
 
+@dataclass(frozen=True, slots=True)
+class _Translated(Healed):
+    """What came of a chunk, once it is in the other language."""
+
+    takes: tuple[_Take, ...] = ()
+
+
 def of_speech(source: Source, options: Options) -> Flow[Body]:
     """A recording, cut into chunks in silence, each translated on its own."""
-    heard = yield from hearing.hear(source, _question(options), options.listening)
-    takes = [_Take(answer, _said(answer.text, options)) for answer in heard.answers]
-    takes, unfinished = yield from _completed(source, takes, options)
-    takes, foreign = yield from _in_language(takes, options)
-    spoken = options.source_language or language_check.judge(" ".join(take.said.transcript for take in takes))
+    go_on = partial(_translated, source=source, options=options)
+    heard = yield from hearing.hear_and(go_on, source, _question(options), options.listening)
+    takes = [take for part in heard.parts for take in part.takes]
+    spoken = options.source_language or _spoken(takes)
     segments = _segments(takes, spoken, options.to)
     return Translation(
         text=languages.joined((segment.text for segment in segments), options.to),
@@ -110,8 +116,28 @@ def of_speech(source: Source, options: Options) -> Flow[Body]:
         coverage=heard.coverage,
         source_text=languages.joined((s.source_text or "" for s in segments), spoken) if options.transcript else None,
         duration=heard.duration,
-        warnings=(*heard.warnings, *unfinished, *foreign),
+        warnings=heard.warnings,
     )
+
+
+def _translated(healed: Healed, source: Source, options: Options) -> Flow[_Translated]:
+    takes = [_Take(answer, _said(answer.text, options)) for answer in healed.answers]
+    takes, unfinished = yield from _completed(source, takes, options)
+    takes, foreign = yield from _in_language(takes, options)
+    return _Translated(healed.answers, (*healed.warnings, *unfinished, *foreign), tuple(takes))
+
+
+def _spoken(takes: Sequence[_Take]) -> str:
+    return language_check.judge(" ".join(take.said.transcript for take in takes))
+
+
+def _finished(part: _Translated, to: str, source_language: str | None) -> list[Segment]:
+    """A chunk that is done, while others are not: as its text is written, with a transcript above each sentence."""
+    renderings = _segments(part.takes, source_language or _spoken(part.takes), to)
+    texts = (f"{one.source_text}\n{one.text}\n" if one.source_text else one.text for one in renderings)
+    return [
+        Segment(one.id, one.start or 0.0, one.end or 0.0, text) for one, text in zip(renderings, texts, strict=True)
+    ]
 
 
 def _question(options: Options) -> Question:
@@ -257,6 +283,7 @@ def command(
         source=hearing.source,
         prepare=prepare,
         options=recorded,
+        segments=partial(_finished, to=target, source_language=spoken),
         writing={"bilingual": bilingual},
         timed=output.timed,
         tag=target,
