@@ -120,7 +120,7 @@ class Listener:
         """
         is_paced = answer.speech is not None and not trust.is_slow(answer.text, answer.speech, self.question.tellings)
         is_told = trust.is_speakable(answer.text, answer.speech, self.question.tellings)
-        return answer.faults == ("looping",) and is_paced and is_told
+        return answer.faults == ("looping",) and is_paced and is_told and not trust.is_stuttering(answer.text)
 
     def _split(self, whole: Answer) -> Flow[tuple[Answer, ...]]:
         from phi4mm_cli.media import speech

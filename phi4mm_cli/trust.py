@@ -50,6 +50,7 @@ ECHOED_SHARE = 0.8  # of the answer's words: then it is the question and nothing
 
 _WIDE = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_WIDE}]|[^\W_{_WIDE}]+")
+_STUTTER = re.compile(rf"([^\W\d_{_WIDE}]{{2,4}}?)\1{{5,}}")  # six tellings; laughing is written with fewer
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,14 @@ def is_slow(text: str, speech: float | None, tellings: int = 1) -> bool:
 def is_looping(text: str) -> bool:
     """Whether a text repeats itself as people do not: as a whole by its compression, or a phrase many times over."""
     encoded = text.encode()
-    return len(encoded) / len(zlib.compress(encoded)) > HIGHEST_COMPRESSION or _most_repeated(words(text)) > 0
+    if len(encoded) / len(zlib.compress(encoded)) > HIGHEST_COMPRESSION or is_stuttering(text):
+        return True
+    return _most_repeated(words(text)) > 0
+
+
+def is_stuttering(text: str) -> bool:
+    """Whether a word goes round within itself: finvenvenenenenenen."""
+    return _STUTTER.search(text.lower()) is not None
 
 
 def is_retelling(text: str) -> bool:

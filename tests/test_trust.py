@@ -39,6 +39,8 @@ GERMAN = "Das Rindfleischetikettierungsüberwachungsaufgabenübertragungsgesetz 
         (Said("I see a house. " * 3, "stop", 4.0), ("looping",)),
         (Said("Thank you for coming. " + "and then we went on " * 12, "length", 20.0), ("looping", "token_limit")),
         (Said("謝謝" * 12, "stop", 6.0), ("looping",)),
+        (Said("finvenvenenenenenenene euros", "stop", 3.3), ("looping",)),
+        (Said("Hahahaha, 1000000000000 times, nooooooooo!", "stop", 5.0), ()),
         (Said((MEETING + " ") * 6, "stop", 80.0), ("looping",)),  # by its compression: the phrase is a long one
         (Said("Good morning everybody.", "stop", 20.0), ("speech_rate",)),
         (Said("大家早", "stop", 12.0), ("speech_rate",)),
