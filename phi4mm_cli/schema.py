@@ -188,6 +188,7 @@ class Profile:
     languages: tuple[str, ...] | None = None  # codes of the languages it hears; None: all of the model's
     notice: str | None = None  # what every user of it should be told
     context: int = 131072  # tokens: the longest prompt together with its answer
+    longest_clip: float = 1800.0  # seconds: the model card, of recordings that it is to summarize
 
 
 class Piece(str):

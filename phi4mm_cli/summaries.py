@@ -189,7 +189,7 @@ def plan(
         message = f"a summary of {answer} tokens leaves no room for what is to be summarized"
         raise UsageError(message, f"The model takes {profile.context} tokens in all: ask for less")
     tokens = min(room, part_tokens or room)
-    seconds = min(part_seconds, room / AUDIO_TOKENS_PER_SECOND)
+    seconds = min(part_seconds, profile.longest_clip, room / AUDIO_TOKENS_PER_SECOND)
     return Plan(Limits(seconds, tokens, count), answer, min(NOTES_TOKENS, tokens // LEAST_NOTES), sampling)
 
 

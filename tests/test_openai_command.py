@@ -10,6 +10,7 @@ import recorded
 import soundfile
 from conftest import Phi4mm
 from PIL import Image
+from serving import Server
 from web import serving
 
 from phi4mm_cli.demo.voice import speak
@@ -42,10 +43,39 @@ def test_recordings_are_transcribed_on_a_server(phi4mm: Phi4mm, tmp_path: Path, 
     assert "sk-secret" not in run.stderr + run.stdout + (tmp_path / "a.json").read_text(encoding="utf-8")
 
 
-def test_a_page_is_read_on_a_server(phi4mm: Phi4mm, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("transcribe", "a.wav", "--no-vad"),
+        ("translate", "note.txt", "--to", "fr"),
+        ("summarize", "note.txt", "--style", "bullets"),
+        ("ocr", "page.png"),
+        ("describe", "page.png", "--style", "alt"),
+        ("chat", "What is it about?", "--image", "page.png"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_every_command_is_the_same_on_a_server(
+    phi4mm: Phi4mm, tmp_path: Path, talks: list[Path], echo_server: Server, command: tuple[str, ...]
+) -> None:
+    """On both sides the engine that answers with what it is asked."""
+    (tmp_path / "note.txt").write_text("The boat is red. <|end|> It lies near the house.\n", encoding="utf-8")
+    _draw_page(tmp_path / "page.png")
+    here = phi4mm(*command, "--engine", "echo")
+    there = phi4mm(*command, "--engine", "openai", "--url", echo_server.url)
+    assert (here.returncode, there.returncode) == (0, 0), here.stderr + there.stderr
+    assert len(here.stdout) > 10
+    assert there.stdout == here.stdout
+
+
+def _draw_page(path: Path) -> None:
     page = Image.new("RGB", (448, 448), "white")
     page.paste("black", (40, 40, 400, 90))  # a blank one is not shown to any model
-    page.save(tmp_path / "page.png")
+    page.save(path)
+
+
+def test_a_page_is_read_on_a_server(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    _draw_page(tmp_path / "page.png")
     with serving(recorded.answering("# A title")) as web:
         run = phi4mm("ocr", "page.png", "--engine", "openai", "--url", web.url)
     assert (run.returncode, run.stdout) == (0, "# A title\n"), run.stderr

@@ -168,6 +168,33 @@ def test_an_answer_without_an_end_takes_little_memory() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150_000  # kB
 
 
+def test_a_list_of_models_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first that is asked of a server; nothing is asked of such a one any more."""
+    monkeypatch.setattr(servers, "LISTING_SECONDS", 0.4)
+    with serving(recorded.answering()) as other:
+
+        def moved(heard: Heard) -> None:
+            heard.reply({}, 302, Location=other.url + "/models")
+
+        def endless(heard: Heard) -> None:
+            heard.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
+            for _ in range(1024):
+                heard.write(b" " * (1 << 20))
+
+        for trouble in (failing, cut, silent, dripping, page, no_json, no_http, moved, endless):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            with serving(trouble) as web, opened(web, key=KEY) as engine:
+                began = time.monotonic()
+                with pytest.raises(MissingError, match=r"^the server at ") as raised:
+                    engine.submit(request())
+                assert time.monotonic() - began < 8, trouble
+                assert len(raised.value.message) < 300
+                assert "<" not in str(raised.value)
+                assert [heard.path for heard in web.heard] == ["/v1/models"], trouble
+            assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150_000  # kB
+        assert not other.heard
+
+
 def test_what_is_packed_is_not_unpacked() -> None:
     bomb = after(*[lambda heard: heard.reply(b"\x1f\x8b" + b"\0" * 99, Content_Encoding="gzip")] * 3)
     with serving(bomb) as web, opened(web) as engine:

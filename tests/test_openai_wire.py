@@ -387,7 +387,7 @@ def test_tokens_are_counted_by_the_server(vllm: Web) -> None:
     with opened(vllm) as engine:
         assert [engine.count_tokens(text) for text in ("one two three", "one", "one two three")] == [3, 1, 3]
         assert len([heard for heard in vllm.heard if heard.path == "/tokenize"]) == 2  # and kept
-        assert engine.profile.context == 4096
+        assert (engine.profile.context, engine.profile.longest_clip) == (4096, 599.0)
         assert engine.info.id == recorded.BASE
         assert engine.info.server == f"127.0.0.1:{vllm.port}"
     with serving(lenient) as web, opened(web) as engine:

@@ -51,8 +51,10 @@ def options(
     part_tokens: int | None = None,
     context: int = CONTEXT,
     vad: bool = False,
+    longest_clip: float = 1800.0,
 ) -> summarize.Options:
-    fitting = plan(wording, Profile(context=context), count, SamplingOptions(), part_seconds, part_tokens)
+    profile = Profile(context=context, longest_clip=longest_clip)
+    fitting = plan(wording, profile, count, SamplingOptions(), part_seconds, part_tokens)
     return summarize.Options(fitting, wording, Listening(vad=vad))
 
 
@@ -212,6 +214,14 @@ def test_a_small_context_takes_shorter_parts(recording: Callable[[float], Source
     assert 7 <= len(rounds[0]) <= 9
     for request in (request for asked in rounds for request in asked):
         assert prompt.size(request.messages, count) + request.sampling.max_new_tokens <= 4096
+    assert found.parts[-1].end == 1500.0
+
+
+def test_a_server_that_takes_no_long_clips_gets_shorter_parts(recording: Callable[[float], Source]) -> None:
+    found, rounds = fed(summarize.flow([recording(25)], options(longest_clip=599.0)), lambda request: "They met.")
+    lengths = [clip.end - clip.start for request in rounds[0] for clip in request.clips]
+    assert len(lengths) == 3
+    assert max(lengths) <= 599
     assert found.parts[-1].end == 1500.0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 from types import TracebackType
 from typing import Self
@@ -54,7 +55,7 @@ class EchoEngine:
     def stream(self, request: Request) -> Generator[str, None, Result]:
         """Answer one request word by word."""
         result = _answer(request)
-        yield from (word + " " for word in result.text.split())
+        yield from re.findall(r"\s*\S+|\s+$", result.text)
         return result
 
     def __enter__(self) -> Self:

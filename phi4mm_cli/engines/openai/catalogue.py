@@ -13,6 +13,7 @@ from phi4mm_cli.schema import Profile
 
 SIGNS = ("phi-4-multimodal", "phi4mm", "phi-4-mm", "phi4-multimodal")
 MOST_NAMED = 8  # models, in a message
+LONGEST_OF_VLLM = 599.0  # seconds: its VLLM_MAX_AUDIO_DECODE_DURATION_S is 600 unless told otherwise
 
 
 def named(asked: Iterable[str]) -> dict[str, str]:
@@ -45,7 +46,7 @@ def served(listing: Json, model: str, names: Mapping[str, str], where: str) -> S
         own = dict.fromkeys(ADAPTERS, base["id"])
     context, told = base.get("max_model_len"), base.get("profile")
     length = context if isinstance(context, int) and context > 0 else None
-    profile = _profile(told if isinstance(told, dict) else {}, length)
+    profile = _profile(told if isinstance(told, dict) else {}, length, family)
     return Served(family, base["id"], **(own | dict(names)), context=length, profile=profile)
 
 
@@ -77,13 +78,19 @@ def _adapter(entries: list[Json], base: Json, skill: str) -> str | None:
     return None
 
 
-def _profile(told: Mapping[str, Any], context: int | None) -> Profile:
+def _profile(told: Mapping[str, Any], context: int | None, family: Family) -> Profile:
     """What phi4mm's own server says of its checkpoint, and what holds for the released model elsewhere."""
     usual = Profile()
-    longest, languages, notice = (told.get(name) for name in ("max_chunk_seconds", "languages", "notice"))
+    languages, notice = told.get("languages"), told.get("notice")
+    longest = LONGEST_OF_VLLM if family is Family.VLLM else usual.longest_clip
     return Profile(
-        max_chunk_seconds=float(longest) if isinstance(longest, (int, float)) and longest >= 1 else 30.0,
+        max_chunk_seconds=_seconds(told.get("max_chunk_seconds"), usual.max_chunk_seconds),
         languages=tuple(map(str, languages)) if isinstance(languages, list) else usual.languages,
         notice=" ".join(str(notice).split())[:200] if notice else usual.notice,
         context=context or usual.context,
+        longest_clip=_seconds(told.get("longest_clip"), longest),
     )
+
+
+def _seconds(told: object, usual: float) -> float:
+    return float(told) if isinstance(told, (int, float)) and told >= 1 else usual

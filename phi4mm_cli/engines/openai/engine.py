@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Coroutine, Generator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -72,7 +73,8 @@ class OpenAIEngine:
     def profile(self) -> Profile:
         """What all servers can do. Asks them; raises MissingError where none can be had."""
         profiles = [server.served.profile for server in self._servers() if server.served]
-        return min(profiles, key=lambda profile: (profile.context, profile.max_chunk_seconds))
+        least = min(profiles, key=lambda profile: (profile.context, profile.max_chunk_seconds))
+        return replace(least, longest_clip=min(profile.longest_clip for profile in profiles))
 
     def _count(self, text: str) -> int:
         """How many tokens `text` is, by the first server that tells; else more than it will be."""

@@ -55,10 +55,10 @@ class Servers:
     async def find(self) -> list[Server]:
         """Ask every server what it has, and return those that say. Raises MissingError where none does, or one errs."""
         outcomes = await asyncio.gather(*(self.describe(server) for server in self.all), return_exceptions=True)
-        last: BaseException | None = None
+        last: MissingError | None = None
         for server, outcome in zip(self.all, outcomes, strict=True):
             if isinstance(outcome, SetbackError):
-                last = outcome.error
+                last = MissingError(outcome.error.message, outcome.error.advice)  # whatever it is: no input's fault
                 if outcome.patience == "none":
                     raise last
                 self.lose(server)
