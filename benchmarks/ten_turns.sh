@@ -51,8 +51,9 @@ say() { type_in "$1"; await; }
 await
 say "My name is Alice."
 say "What is two plus three?"
-type_in "Repeat the text. Oscar forgot the letter. I see a yellow bicycle. The meeting is in Paris. I like tea and bread."
-until screen | grep -q '^Oscar' || is_ready; do sleep 0.05; done
+type_in '"""Repeat the text.'
+type_in 'Oscar forgot the letter. I see a yellow bicycle. The meeting is in Paris. I like tea and bread. Oscar has a dog."""'
+until screen | grep -q '^Oscar' || is_ready; do sleep 0.1; done
 tmux -L "$terminal" send-keys -t "$terminal" C-c
 await
 say "What color is the sky?"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from enum import StrEnum
@@ -81,6 +81,16 @@ def selection(asked: str) -> Selection:
             raise UsageError(f"--pages takes pages counted from 1, as in 1-3,7,10-, not '{asked}'")
         ranges.append((first, last))
     return Selection(tuple(ranges))
+
+
+def listed(pages: Collection[int]) -> str:
+    """Pages as `selection` reads them."""
+    known = set(pages)
+    starts = sorted(page for page in known if page - 1 not in known)
+    ends = sorted(page for page in known if page + 1 not in known)
+    return ",".join(
+        str(first) if first == last else f"{first}-{last}" for first, last in zip(starts, ends, strict=True)
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ what is shown

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
-from phi4mm_cli import console
+from phi4mm_cli import console, paging
 from phi4mm_cli.display import LINE_SECONDS, Display, Live, SegmentsOf, bytes_bar, display
 from phi4mm_cli.errors import ExitCode, Phi4Error
 from phi4mm_cli.journal import State
 from phi4mm_cli.options import LogOptions
-from phi4mm_cli.outputs import Document
+from phi4mm_cli.outputs import Document, Warning
 from phi4mm_cli.tally import Tally
 from phi4mm_cli.timing import clock
 from phi4mm_cli.writers import read_of
@@ -41,9 +42,9 @@ class Report:
         usage, seconds = document.usage, document.timings.total
         cost = f"{usage.calls} calls, {usage.prompt_tokens} + {usage.completion_tokens} tokens"
         console.say(f"{label}: {read_of(body)} in {seconds:.1f} s, {cost}", shown=self._log.verbose)
-        for warning in warnings:
+        for warning, pages in _by_page(warnings):
             where = "" if warning.start is None else f" at {clock(warning.start)}"
-            where += "" if warning.page is None else f", page {warning.page}"
+            where += f", page{'s' * (len({*pages}) > 1)} {paging.listed(pages)}" if pages else ""
             shown = self._log.verbose or not (warning.healed or self._log.quiet)
             console.say(f"{label}{where}: {warning.message}; {warning.action}", "warning", shown)
 
@@ -83,6 +84,14 @@ class Report:
             inputs = f"{tally.inputs} input{'s' * (tally.inputs > 1)}"
             console.say(f"{inputs}: {', '.join(parts)}", shown=not self._log.quiet)
         return tally.exit_code(self._strict)
+
+
+def _by_page(warnings: Sequence[Warning]) -> Iterator[tuple[Warning, list[int]]]:
+    """Each warning, and the pages of which it is said; a long document says of many what it says of one."""
+    pages: dict[Warning, list[int]] = {}
+    for warning in warnings:
+        pages.setdefault(replace(warning, page=None), []).extend([] if warning.page is None else [warning.page])
+    yield from pages.items()
 
 
 class Loading:

@@ -288,6 +288,16 @@ def test_only_text_needs_no_model(phi4mm: Phi4mm, tmp_path: Path) -> None:
     assert (run.returncode, run.stdout, run.stderr) == (0, "Carried text\n", "")
 
 
+def test_what_is_said_of_many_pages_is_one_line(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    write_texts(tmp_path / "a.pdf", [["One"], [], [], ["Four"], []])
+    run = phi4mm("ocr", "a.pdf", "--text-layer", "only", "--jsonl")
+    assert [(one["code"], one["page"]) for one in json.loads(run.stdout)["warnings"]] == [
+        ("no_text", page) for page in (2, 3, 5)
+    ]
+    [line] = run.stderr.splitlines()
+    assert line.startswith("phi4mm: warning: a.pdf, pages 2-3,5: the page carries no text; left empty")
+
+
 # ----------------------------------------------------------------------------------------------------------- outputs
 
 

@@ -11,7 +11,7 @@ import pytest
 from phi4mm_cli.errors import UsageError
 from phi4mm_cli.media.pdf import Sheet
 from phi4mm_cli.model.grid import CROP, MOST_CROPS, image_tokens, layout_of
-from phi4mm_cli.paging import OVERLAP, Detail, Selection, View, crops_within, joined, selection, views
+from phi4mm_cli.paging import OVERLAP, Detail, Selection, View, crops_within, joined, listed, selection, views
 
 A4 = Sheet(595.276, 841.89, drawn=True)
 
@@ -115,6 +115,8 @@ def test_pages_asked_for() -> None:
     assert selection("-2").of(5) == [1, 2]
     assert selection("9-").of(5) == []
     assert selection("4") == Selection(((4, 4),))
+    for asked in ("1-3,7,10-12", "4", "2,4,6-7"):
+        assert listed(selection(asked).of(12)) == asked
 
 
 @pytest.mark.parametrize("asked", ["", "0", "3-1", "a", "1,,2", "1-2-3", "-", "1.5", "-0"])

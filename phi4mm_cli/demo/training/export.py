@@ -80,7 +80,7 @@ def _write_settings(target: Path) -> None:
     end = architecture.SPECIAL.index("<|end|>")
     own = {
         "name": "demo",
-        "notice": "demo checkpoint: a toy with a vocabulary of its own, no measure of the real model",
+        "notice": "demo checkpoint: a toy of few words, no measure of the real model",
         "dtype": "float32",
         "max_chunk_seconds": LONGEST_CHUNK,
         "languages": list(LANGUAGES),
