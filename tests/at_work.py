@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 PROGRAM = str(Path(__file__).with_name("faulty_program.py"))
-PATIENCE = 300.0  # seconds; reached only where something hangs
+PATIENCE = 900.0  # seconds; reached only where something hangs
 
 
 def begun(folder: Path, *arguments: object, hold: int | None = None, **faults: float) -> subprocess.Popen[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from at_work import PATIENCE
 from journalled import HereRun, Ran
 from scripted import ScriptedEngine, said
 
@@ -47,7 +48,7 @@ def phi4mm(tmp_path: Path) -> Phi4mm:
             capture_output=True,
             encoding="utf-8",
             check=False,
-            timeout=settings.pop("timeout", 120),  # type: ignore[arg-type]
+            timeout=settings.pop("timeout", PATIENCE),  # type: ignore[arg-type]
             **settings,  # type: ignore[call-overload]
         )
 
@@ -109,7 +110,7 @@ def scripted(tmp_path: Path) -> Scripted:
             capture_output=True,
             encoding="utf-8",
             check=False,
-            timeout=60,
+            timeout=PATIENCE,
         )
 
     return run

@@ -269,7 +269,7 @@ def permission_lost(home: Path, small: bool) -> str:
         process = batch.start()
         wait_for(lambda: len(visible(batch.out)) > 3)
         lose()
-        _, stderr = process.communicate(timeout=600)
+        _, stderr = process.communicate(timeout=1800)
         return Ran(process.returncode, stderr)
 
     try:
@@ -304,7 +304,7 @@ def inputs_lost(home: Path, small: bool) -> str:
     deleted.unlink()
     os.truncate(truncated, 3000)
     shutil.copy(names[0], replaced)
-    _, stderr = process.communicate(timeout=600)
+    _, stderr = process.communicate(timeout=1800)
     found = failures(batch)
     known = {str(path.relative_to(batch.rec)): path for path in (deleted, truncated, replaced)}
     told = {name: found.get(name) or warned(batch, name) for name in known}
@@ -457,7 +457,7 @@ def worker_killed(home: Path, small: bool) -> str:
     wait_for(lambda: bool(workers.extend(_workers(run.pid))) or bool(workers) or run.poll() is not None)
     time.sleep(1.0)
     workers[0].kill()
-    _, stderr = run.communicate(timeout=900)
+    _, stderr = run.communicate(timeout=1800)
     assert run.returncode == 0, stderr
     assert batch.written() == batch.written(home / "expected")
     said = next(line for line in stderr.splitlines() if "ended" in line)
@@ -509,10 +509,13 @@ def answers(keys: Path) -> int:
 
 def two_runs(home: Path, small: bool) -> str:
     """Two runs at once on one folder"""
-    batch = Batch(home, {"seconds": 0.05})
+    batch = Batch(home)
     batch.record(20)
+    (home / "hold").write_text("0", encoding="utf-8")  # nothing is answered until one of them has been refused
     both = [batch.start(), batch.start()]
-    ends = sorted((process.communicate(timeout=600)[1], process.returncode) for process in both)
+    wait_for(lambda: any(process.poll() is not None for process in both))
+    (home / "hold").unlink()
+    ends = sorted((process.communicate(timeout=1800)[1], process.returncode) for process in both)
     codes = sorted(code for _, code in ends)
     refused = next(stderr for stderr, code in ends if code == 2) if 2 in codes else ""
     assert codes == [0, 2] and "process" in refused, ends
@@ -526,7 +529,7 @@ def shards(home: Path, small: bool) -> str:
     batch.record(60 if small else 200)
     count = 3 if small else 8
     running = [batch.start("--shard", f"{number}/{count}") for number in range(1, count + 1)]
-    ends = [process.communicate(timeout=900)[1] for process in running]
+    ends = [process.communicate(timeout=1800)[1] for process in running]
     assert [process.returncode for process in running] == [0] * count, ends
     done = Counter()
     for path in (batch.out / ".phi4mm").glob("journal*.jsonl"):
@@ -582,7 +585,7 @@ def measured(batch: Batch) -> tuple[float, list[float]]:
     return now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime, memory
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 900) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never came"

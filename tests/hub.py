@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from at_work import PATIENCE
+
 from phi4mm_cli.model.checkpoint import DEFAULT_MODEL, DEMO_FOLDER
 
 NATIVE, ORIGINAL = "5a" * 20, "0b" * 20  # commits
@@ -143,7 +145,7 @@ def apart(
         encoding="utf-8",
         check=False,
         preexec_fn=limit,
-        timeout=120,
+        timeout=PATIENCE,
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import openai
+from at_work import PATIENCE
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Server:
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Its exit code."""
         self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait(PATIENCE)
 
 
 def client(server: Server, key: str = "none") -> openai.OpenAI:
@@ -62,14 +63,14 @@ def serving(*arguments: object, env: Mapping[str, str] | None = None) -> Iterato
     reader = Thread(target=listen, daemon=True)
     reader.start()
     try:
-        assert ready.wait(240), "it does not listen"
+        assert ready.wait(PATIENCE), "it does not listen"
         assert server.url, "".join(server.said)
         yield server
     finally:
         if process.poll() is None:
             process.terminate()
-        process.wait(60)
-        reader.join(10)
+        process.wait(PATIENCE)
+        reader.join(PATIENCE)
 
 
 @dataclass
@@ -87,7 +88,7 @@ class Reply:
 def call(server: Server, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Reply:
     """Send `body`, bytes as they are and all else as JSON, as curl would."""
     content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-    connection = HTTPConnection(urlsplit(server.url).netloc, timeout=60)
+    connection = HTTPConnection(urlsplit(server.url).netloc, timeout=PATIENCE)
     try:
         connection.request(method, path, content, {"Content-Type": "application/json"} | dict(headers or {}))
         response = connection.getresponse()

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from at_work import PATIENCE
 from recordings import CLICKS, clicks, decode, encode, onsets, tone, write
 
 from phi4mm_cli.errors import InputError
@@ -275,7 +276,7 @@ def test_closing_waits_for_the_thread_that_decodes(tmp_path: Path) -> None:
         worker.join(wait)
         recording.close()
         recording.close()
-        worker.join(10)
+        worker.join(PATIENCE)
         assert not worker.is_alive()
         assert recording.seconds <= 60.0
 

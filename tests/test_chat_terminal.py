@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pyte
 import pytest
+from at_work import PATIENCE
 from conftest import environment, program
 from PIL import Image
 
@@ -61,7 +62,7 @@ class Terminal:
 
     def wait_for(self, *lines: str) -> None:
         """Until these lines are the last ones that are not empty."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             if select.select([self.master], [], [], 0.1)[0]:
                 try:
@@ -74,7 +75,7 @@ class Terminal:
 
     def wait_for_text(self, text: str) -> None:
         """Until this can be seen anywhere."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while text not in "\n".join(self.lines) and time.monotonic() < deadline:
             self._stream.feed(os.read(self.master, 4096))
 
@@ -92,7 +93,7 @@ class Terminal:
                     break
             except OSError:
                 break
-        code = self.process.wait(30)
+        code = self.process.wait(PATIENCE)
         os.close(self.master)
         return code
 
@@ -207,4 +208,4 @@ def test_only_answers_go_to_a_pipe(tmp_path: Path) -> None:
 def test_answers_do_nothing_to_a_terminal(tmp_path: Path, escape: str) -> None:
     at = Terminal(program(tmp_path, [f"One {escape} two."], ("chat", "Hi")), tmp_path)
     at.wait_for(f"One {ascii(escape)[1:-1]} two.")
-    assert at.process.wait(30) == 0
+    assert at.process.wait(PATIENCE) == 0

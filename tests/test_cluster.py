@@ -8,13 +8,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from at_work import PATIENCE, wait_for
 from conftest import RAY, Phi4mm
 from test_local_engine import ASK, SENTENCES, Outcome, answers, request, saved
 from test_memory import Heard
@@ -91,7 +91,7 @@ def test_a_run_on_two_actors(cluster: None, tmp_path: Path) -> None:
     assert found == expected
     assert [note.split(":")[1] for note in heard.notes] == [" its process ended; others take what it had in hand"]
     assert heard.bytes[-1][0] == heard.bytes[-1][1]
-    assert not psutil.wait_procs(actors(), timeout=20)[1]
+    assert not psutil.wait_procs(actors(), timeout=PATIENCE)[1]
 
 
 def test_files_that_nodes_cannot_see_are_sent(cluster: None, tmp_path: Path) -> None:
@@ -142,14 +142,12 @@ def test_a_node_that_goes_down_loses_nothing_and_doubles_nothing(phi4mm: Phi4mm,
             [sys.executable, "-m", "phi4mm_cli", *map(str, arguments)], stderr=subprocess.PIPE, encoding="utf-8"
         )
         try:
-            while not len([*out.glob("*.json")]):
-                assert run.poll() is None
-                time.sleep(0.05)
+            wait_for(lambda: [*out.glob("*.json")], run)
             [raylet] = nodes[0].all_processes["raylet"]
             on_node = [child for child in psutil.Process(raylet.process.pid).children() if "Actor" in child.name()]
             assert on_node
             cluster.remove_node(nodes[0], allow_graceful=False)
-            _, said = run.communicate(timeout=150)
+            _, said = run.communicate(timeout=PATIENCE)
         finally:
             run.kill()
             cluster.shutdown()

@@ -304,7 +304,7 @@ def test_what_the_prompt_takes_is_known_before_it_is_sent(phi4mm: Phi4mm, tmp_pa
     film(tmp_path / "film.mp4", 2)
     names = [path.name for path in tmp_path.iterdir() if path.is_file()]
     arguments = ("--each", "--jsonl", "--prompt", "a b", "--no-times", "--frames", "3", "--max-new-tokens", "2")
-    run = phi4mm("describe", *names, *arguments, "--device", "cpu", "--model", tiny_folder, timeout=300)
+    run = phi4mm("describe", *names, *arguments, "--device", "cpu", "--model", tiny_folder)
     results = [json.loads(line) for line in run.stdout.splitlines()]
     assert len(results) == 7, run.stderr
     words = {

@@ -242,7 +242,7 @@ def test_a_result_comes_back_as_it_was(phi4mm_here: HereRun, tmp_path: Path) -> 
 
 def test_two_runs_do_not_share_a_folder(phi4mm_here: HereRun, tmp_path: Path) -> None:
     waits = "import sys, time\nfrom phi4mm_cli.journal import lock\nfrom pathlib import Path\n"
-    waits += "with lock.held(Path(sys.argv[1]), 'transcribe'):\n    print('held', flush=True)\n    time.sleep(60)"
+    waits += "with lock.held(Path(sys.argv[1]), 'transcribe'):\n    print('held', flush=True)\n    time.sleep(1000)"
     (tmp_path / "out" / FOLDER).mkdir(parents=True)
     arguments = [sys.executable, "-c", waits, str(tmp_path / "out" / FOLDER / "lock")]
     other = subprocess.Popen(arguments, stdout=subprocess.PIPE)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
+from at_work import PATIENCE
 from recordings import tone
 
 ECHO = ("--engine", "echo", "--no-vad", "--chunk-seconds", "5")
@@ -47,7 +48,7 @@ def on_terminal(folder: Path, *arguments: str, stdout: int | None = None) -> str
             break
         seen += piece
     os.close(parent)
-    assert process.wait(60) == 0, seen
+    assert process.wait(PATIENCE) == 0, seen
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
 
 

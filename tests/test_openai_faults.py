@@ -27,6 +27,7 @@ from phi4mm_cli.model.checkpoint import DEFAULT_MODEL
 from phi4mm_cli.schema import Clip, Message, Request, Result, Sampling
 
 KEY = "sk-very-secret-0123456789"
+SOON = 60.0  # seconds: longer than a slow machine takes, shorter than what is not to be waited for
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +84,7 @@ def cut(heard: Heard) -> None:
 
 
 def silent(heard: Heard) -> None:
-    time.sleep(1.5)
+    time.sleep(100)
 
 
 def dripping(heard: Heard) -> None:
@@ -121,7 +122,7 @@ def test_what_stays_broken_is_given_up(trouble: Answer) -> None:
         began = time.monotonic()
         error = outcome(engine)
         assert isinstance(error, RequestError)
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < SOON
         assert len(web.posted()) == 1 + exchange.ACCIDENTS
         assert len(str(error)) < 300
         assert "<" not in str(error)
@@ -267,7 +268,7 @@ def test_a_server_that_is_not_there() -> None:
         with pytest.raises(MissingError, match=f"127.0.0.1:{port} cannot be reached") as raised:
             assert engine.profile
         assert "--url" in raised.value.advice
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < SOON
 
 
 def test_several_servers_share_the_work() -> None:
@@ -335,7 +336,7 @@ def test_when_all_are_gone_the_run_ends() -> None:
         error = outcome(engine, request("late"))
         assert isinstance(error, MissingError)
         assert "no server answers any more" in error.message
-        assert 0.4 < time.monotonic() - began < 3
+        assert 0.4 < time.monotonic() - began < SOON
 
 
 # ------------------------------------------------------------------------------------------- streams, and ends
@@ -375,7 +376,7 @@ def test_a_stream_that_nobody_reads_on_is_closed() -> None:
         answer = engine.stream(request())
         assert next(answer) == "a"
         answer.close()
-        assert closed.wait(5)
+        assert closed.wait(SOON)
 
 
 def test_leaving_does_not_wait_for_answers() -> None:
@@ -386,38 +387,38 @@ def test_leaving_does_not_wait_for_answers() -> None:
             assert engine.poll(0.2) == []
             engine.cancel(request("0").key)
             began = time.monotonic()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < SOON
         assert not [thread for thread in threading.enumerate() if thread.name == "openai"]
 
 
 def test_so_many_at_once_and_no_more() -> None:
-    lock, now, most = threading.Lock(), [0], [0]
+    lock, three, now, most = threading.Lock(), threading.Barrier(3), [0], [0]
 
     def counted(heard: Heard) -> None:
         with lock:
             now[0] += 1
             most[0] = max(most[0], now[0])
-        time.sleep(0.03)
+        three.wait(SOON)
         with lock:
             now[0] -= 1
         recorded.answering()(heard)
 
     with serving(counted) as web, opened(web, concurrency=3) as engine:
         assert engine.room() == 6
-        answered(engine, 20)
+        answered(engine, 21)
         assert most[0] == 3
 
 
 def test_large_requests_are_fewer_at_once(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "long.wav", np.zeros(16000 * 100, np.int16), 16000)
     source = audio.source(tmp_path / "long.wav")
-    lock, now, most = threading.Lock(), [0], [0]
+    lock, two, now, most = threading.Lock(), threading.Barrier(2), [0], [0]
 
     def counted(heard: Heard) -> None:
         with lock:
             now[0] += 1
             most[0] = max(most[0], now[0])
-        time.sleep(0.05)
+        two.wait(SOON)
         with lock:
             now[0] -= 1
         recorded.answering()(heard)
@@ -442,7 +443,7 @@ def test_counting_does_not_wait_for_a_server_that_hangs(monkeypatch: pytest.Monk
     with serving(answer) as web, opened(web) as engine:
         began = time.monotonic()
         assert engine.count_tokens("x" * 30) == 10
-        assert time.monotonic() - began < 1.4
+        assert time.monotonic() - began < SOON
 
 
 def test_numbers_that_make_no_sense() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from at_work import PATIENCE
 from scripted import MEETING, ScriptedEngine, hears, said
 
 from phi4mm_cli.commands import transcribe
@@ -42,7 +43,7 @@ class Client:
         self.done += 1
 
     def last(self) -> Event:
-        assert self._over.wait(20)
+        assert self._over.wait(PATIENCE)
         return self.heard[-1]
 
 
@@ -55,7 +56,7 @@ def at_work(engine: EchoEngine, most_streams: int = 4) -> Iterator[SharedEngine]
         yield shared
     finally:
         shared.close()
-        thread.join(20)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
 
 
@@ -114,7 +115,7 @@ def test_who_goes_is_let_go_of_and_hears_nothing() -> None:
     thread.start()
     assert isinstance(staying.last(), Result)
     shared.close()
-    thread.join(20)
+    thread.join(PATIENCE)
     assert [(client.heard, client.done) for client in gone] == [([], 1)] * 3
 
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import psutil
 import pytest
 import soundfile
 import torch
+from at_work import PATIENCE, wait_for
 from test_local_engine import ASK, SENTENCES, Outcome, answers, request, result, saved
 from test_memory import Heard
 from tiny_model import write_tiny_model
@@ -35,7 +35,7 @@ def workers(process: psutil.Process | None = None) -> list[psutil.Process]:
 
 
 def gone(processes: list[psutil.Process]) -> bool:
-    return not psutil.wait_procs(processes, timeout=20)[1]
+    return not psutil.wait_procs(processes, timeout=PATIENCE)[1]
 
 
 @pytest.fixture(autouse=True)
@@ -199,15 +199,13 @@ def test_no_process_outlives_the_run(tmp_path: Path, number: signal.Signals) -> 
         start_new_session=True,
     )
     process = psutil.Process(run.pid)
-    began = time.monotonic()
-    while not (found := workers(process)):
-        assert time.monotonic() < began + 60 and run.poll() is None
-        time.sleep(0.02)
+    wait_for(lambda: workers(process), run)
+    found = workers(process)
     if number == signal.SIGINT:
         os.killpg(run.pid, number)  # as a terminal does
     else:
         run.send_signal(number)
-    _, stderr = run.communicate(timeout=60)
+    _, stderr = run.communicate(timeout=PATIENCE)
     assert run.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
     assert "Traceback" not in stderr
     assert gone(found)

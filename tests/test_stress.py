@@ -13,6 +13,7 @@ import jiwer
 import numpy as np
 import pytest
 import soundfile
+from at_work import PATIENCE
 from conftest import Phi4mm
 from long_meeting import words
 
@@ -54,7 +55,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
         "number": record(folder / "number.wav", [NUMBER] * 14, 0.1),
     }
     command = [sys.executable, "-m", "phi4mm_cli", "transcribe", *map(str, made.values()), "--jsonl", "-q", *DEMO]
-    run = subprocess.run(command, capture_output=True, check=True, encoding="utf-8", timeout=300)
+    run = subprocess.run(command, capture_output=True, check=True, encoding="utf-8", timeout=PATIENCE)
     lines = map(json.loads, run.stdout.splitlines())
     return {Path(result["source"]).stem: result for result in lines}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from at_work import PATIENCE, wait_for
 
 from phi4mm_cli.schema import ToolCall
 from phi4mm_cli.tools.functions import Functions
@@ -118,13 +119,13 @@ def test_variables_last_from_call_to_call(functions: Functions) -> None:
 def test_a_call_that_hangs_is_ended(functions: Functions, tmp_path: Path, name: str) -> None:
     began = time.monotonic()
     result = done(functions, name, seconds=1.0)
-    assert 1.0 <= time.monotonic() - began < 5.0
+    assert 1.0 <= time.monotonic() - began < PATIENCE
     assert result.ending == "time_limit"
     assert "more than 1 seconds" in result.content
     if name == "hang":
         pids = (tmp_path / "children").read_text(encoding="utf-8").split()
-        time.sleep(0.2)
-        assert os.path.isdir("/proc") and not any(alive(int(pid)) for pid in pids)  # noqa: PTH112
+        assert os.path.isdir("/proc")  # noqa: PTH112
+        wait_for(lambda: not any(alive(int(pid)) for pid in pids))
     assert done(functions, "count").content == '{"result": 1}'  # in a new process
 
 
@@ -225,7 +226,7 @@ def test_a_program_that_hangs_is_ended(text: str) -> None:
     began = time.monotonic()
     result = ran(text, seconds=0.5, x="1000")
     assert result.ending == "time_limit"
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < PATIENCE
 
 
 def test_a_program_that_floods_is_cut_and_ends_as_it_would() -> None:

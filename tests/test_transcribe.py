@@ -16,6 +16,7 @@ import pysubs2
 import pytest
 import soundfile
 import webvtt
+from at_work import PATIENCE
 from conftest import Phi4mm
 from jsonschema import Draft202012Validator
 
@@ -39,7 +40,7 @@ def transcribed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [sys.executable, "-m", "phi4mm_cli", "transcribe", str(MEETING), *DEMO, "-f", "txt,json,srt,vtt,tsv"],
         cwd=folder,
         check=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     return folder
 
@@ -119,7 +120,7 @@ def test_ten_copies_are_alike_and_like_one_alone(phi4mm: Phi4mm, tmp_path: Path,
     (tmp_path / "in").mkdir()
     for i in range(10):
         (tmp_path / "in" / f"copy{i}.flac").write_bytes(MEETING.read_bytes())
-    run = phi4mm("transcribe", "in", "-o", "out", "--srt", "--vtt", "--txt", *DEMO, timeout=300)
+    run = phi4mm("transcribe", "in", "-o", "out", "--srt", "--vtt", "--txt", *DEMO)
     assert run.returncode == 0, run.stderr
     for name in ("srt", "vtt", "txt"):
         alone = (transcribed / f"meeting.{name}").read_bytes()

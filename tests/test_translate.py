@@ -321,7 +321,6 @@ def test_the_sample_in_french(phi4mm: Phi4mm, tmp_path: Path) -> None:
         "demo",
         "--chunk-seconds",
         "15",
-        timeout=300,
     )
     assert run.returncode == 0, run.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"meeting.fr.srt", "meeting.en.srt", "meeting.fr.json"}
