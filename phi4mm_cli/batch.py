@@ -18,6 +18,7 @@ from phi4mm_cli.errors import ExitCode, InputError, UsageError
 from phi4mm_cli.files import Input, Work
 from phi4mm_cli.finding import Asked, Found, Rules, Unfound, once
 from phi4mm_cli.journal import Journal, NoJournal, Order
+from phi4mm_cli.lines import Lines
 from phi4mm_cli.options import BatchOptions, LogOptions
 from phi4mm_cli.output_options import CaptionOutputOptions, OutputOptions
 from phi4mm_cli.rehearsal import rehearse
@@ -55,9 +56,14 @@ def run_files(
     with ExitStack() as stack:
         stack.enter_context(console.logged(batch.log_file))
         stdout = stack.enter_context(console.results())
+        lines = Lines(plan.lines) if plan.lines is not None else None
+        if lines is not None and batch.dry_run:
+            lines.read()
+        elif lines is not None:
+            stdout = stack.enter_context(lines.opened(task.command))
         report = Report(output.strict, log, partial(_write_failure, stdout) if output.jsonl else None)
         found = asked.found(Rules(task.suffixes, task.tag, task.replaced_tags))
-        desk = Desk(task, plan, stdout, report, _journal(task, plan, engine, output, shard), shard)
+        desk = Desk(task, plan, stdout, report, _journal(task, plan, engine, output, shard), shard, lines)
         if batch.dry_run:
             return _rehearsed(desk, [*once(found)], output, together, engine)
         if asked.grows and not together:
@@ -107,29 +113,30 @@ def _checked(
     if plan.folder is not None:
         files.check_outputs(plan.claims(task, _works(inputs, output, together)), plan.folder)
     empty = [one for one in found if isinstance(one, Unfound)]
-    for one in empty:
-        report.failed(one.label, one.error)
     works = _works(stack.enter_context(files.stdin_spooled(inputs)), output, together)
     works = [work for work in works if shard is None or shard.has(work.name)]
     stack.enter_context(desk.journal)
-    left = [] if together and empty else desk.left(works, output.overwrite)
-    lengths = dict(_probed(task, left, report, desk.journal))
+    left = [] if together and empty else desk.left(works, [one.label for one in empty], output.overwrite)
+    for one in empty:
+        report.failed(one.label, one.error)
+    lengths = dict(_probed(desk, left))
     desk.journal.planned(len(works), len(lengths), _total(lengths.values()), task.unit)
     return lengths
 
 
 def _journal(task: Task, plan: Plan, engine: EngineOptions, output: OutputOptions, shard: Shard | None) -> NoJournal:
-    if plan.folder is None or output.output_dir is None:
+    if plan.home is None or output.output_dir is None:
         return NoJournal()
     deciding = {name: value for name, value in task.options.items() if name not in task.writing}
     writing = {**task.writing, "formats": plan.formats, "captions": plan.captions}
     order = Order(task.command, task.tag, deciding, engine.deciding(), writing, task.timed)
-    return Journal(plan.folder, order, task.source, output.force, shard)
+    return Journal(plan.home, order, task.source, output.force, shard)
 
 
 def _write_failure(stdout: TextIO, label: str, error: Exception) -> None:
-    writers.write_failure(label, error, stdout)
-    stdout.flush()
+    with console.needing_room():
+        writers.write_failure(label, error, stdout)
+        stdout.flush()
 
 
 def _works(inputs: Sequence[Input], output: OutputOptions, together: bool) -> list[Work]:
@@ -153,9 +160,12 @@ def _plan(asked: Asked, output: OutputOptions, together: bool, to_files: bool) -
     rules = output.captions if isinstance(output, CaptionOutputOptions) else PresetName.PLAIN
     single = together or asked.is_one_file
     if output.jsonl:
-        if formats or output.output_dir not in (None, STDOUT):
-            raise UsageError("--jsonl writes to stdout and goes with no other format or folder")
-        return Plan(None, ("jsonl",), rules)
+        if formats:
+            raise UsageError("--jsonl goes with no other format")
+        lines = output.output_dir if output.output_dir != STDOUT else None
+        if lines is not None and lines.is_dir():
+            raise UsageError(f"--jsonl writes one file, and {files.label_of(lines)} is a folder", "Name a file with -o")
+        return Plan(None, ("jsonl",), rules, lines)
     if output.output_dir == STDOUT:
         if len(formats) > 1 or not single:
             raise UsageError("'-o -' takes one input and one format", "For several inputs there is --jsonl")
@@ -165,17 +175,16 @@ def _plan(asked: Asked, output: OutputOptions, together: bool, to_files: bool) -
     return Plan(output.output_dir or Path(), formats, rules)
 
 
-def _probed(
-    task: Task, works: Sequence[Work], report: Report, journal: NoJournal
-) -> Iterator[tuple[Work, float | None]]:
+def _probed(desk: Desk, works: Sequence[Work]) -> Iterator[tuple[Work, float | None]]:
     """Those that can be worked on, with their lengths."""
     for work in works:
         lengths: list[float | None] = []
         for file in work.inputs:
             try:
-                lengths.append(task.probe(file.path))
+                desk.check_names(work)
+                lengths.append(desk.task.probe(file.path))
             except InputError as error:
-                report.failed(file.label, error)
-                journal.failed(work, error)
+                desk.report.failed(file.label, error)
+                desk.journal.failed(work, error)
         if len(lengths) == len(work.inputs):
             yield work, _total(lengths)

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from phi4mm_cli.errors import ExitCode, Phi4Error, UsageError
+from phi4mm_cli.errors import ExitCode, Phi4Error, StorageError, UsageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -43,6 +43,17 @@ def results() -> Iterator[TextIO]:
         sys.stdout = shadowed
         os.dup2(real, 1)
         os.close(real)
+
+
+@contextmanager
+def needing_room() -> Iterator[None]:
+    """What writes results to `results`, or a file in its place. Raises StorageError where they find no room."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StorageError(f"cannot write the results: {error.strerror}", "Put that right and run it again") from error
 
 
 def say(message: str, kind: str = "note", shown: bool = True) -> None:

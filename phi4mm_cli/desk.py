@@ -8,16 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from phi4mm_cli import files, stopping, writers
+from phi4mm_cli import console, files, stopping, writers
 from phi4mm_cli.display import Display, Live, display
 from phi4mm_cli.driver import Driver
 from phi4mm_cli.engines import Engine
-from phi4mm_cli.errors import ExitCode, InputError, StorageError
+from phi4mm_cli.errors import ExitCode, InputError, StorageError, UsageError
 from phi4mm_cli.files import Work
 from phi4mm_cli.finding import Found, Unfound
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.jobs import Job, Outcome
 from phi4mm_cli.journal import NoJournal, State
+from phi4mm_cli.lines import Lines
 from phi4mm_cli.outputs import Body, Document, Summary, Timings, remarked
 from phi4mm_cli.report import Loading, Report
 from phi4mm_cli.schema import ModelInfo, Request, Result, Source
@@ -56,18 +57,36 @@ class Desk:
     report: Report
     journal: NoJournal
     shard: Shard | None = None  # the part of the inputs that is the run's own
+    lines: Lines | None = None  # what `stdout` stands for, where it is a file of its own
 
-    def left(self, works: Sequence[Work], overwrite: bool) -> list[Work]:
-        """What is not done yet; where there is a result already, it is written and needs no model."""
-        states = [self.journal.settled(work) for work in works]
+    def settled(self, work: Work) -> State | None:
+        """The state of what is done, where doing it again would change nothing."""
+        return self.journal.settled(work) if self.lines is None or work.label in self.lines else None
+
+    def left(self, works: Sequence[Work], unfound: Sequence[str], overwrite: bool) -> list[Work]:
+        """What is not done yet; where there is a result already, it is written and needs no model.
+
+        Raises UsageError where something would be replaced that is not to be: outputs, or lines of a file that may
+        hold some of what is `unfound` too.
+        """
+        states = [self.settled(work) for work in works]
         left = [work for work, state in zip(works, states, strict=True) if state is None]
+        others = [work for work in left if not self.journal.unfinished(work)]
         if not overwrite and self.plan.folder is not None:
-            others = [work for work in left if not self.journal.unfinished(work)]
             files.check_absent(self.plan.claims(self.task, others), self.plan.folder)
+        if self.lines is not None:
+            if not overwrite and (there := [work.label for work in others if work.label in self.lines]):
+                raise UsageError(f"there is a line of {there[0]} already", "Remove it, or leave out --no-overwrite")
+            self.lines.leave_out({*unfound, *(work.label for work in left)})
         for work, state in zip(works, states, strict=True):
             if state is not None:
                 self.report.skipped(work.label, state)
         return [work for work in left if not self._written_again(work)]
+
+    def check_names(self, work: Work) -> None:
+        """Raise InputError where an output cannot be called as it would be."""
+        if self.plan.folder is not None:
+            files.check_names(work, self.task.forms.names(work.path, self.plan.formats), self.plan.folder)
 
     def _written_again(self, work: Work) -> bool:
         document = self.journal.kept(work)
@@ -114,10 +133,11 @@ class Desk:
         return sources
 
     def _begin_named(self, name: str, work: Work, claims: files.Claims | None, bar: Display) -> list[Source]:
-        if (state := self.journal.settled(work)) is not None:
+        if (state := self.settled(work)) is not None:
             raise _DoneBefore(state)
         if (document := self.journal.kept(work)) is not None:
             raise _DoneBefore(document)
+        self.check_names(work)
         if claims is not None:
             claims.take(work, self.task.forms.names(work.path, self.plan.formats), self.journal.unfinished(work))
         return self._begin(work, self.task.probe(work.path))
@@ -218,5 +238,6 @@ class Desk:
             else:
                 is_prose = isinstance(document.body, Summary) or document.body.task == "description"
                 drawn = edition.format == "txt" and is_prose and self.stdout.isatty()
-                (writers.write_for_people if drawn else edition.write)(document, self.stdout)
-                self.stdout.flush()
+                with console.needing_room():
+                    (writers.write_for_people if drawn else edition.write)(document, self.stdout)
+                    self.stdout.flush()

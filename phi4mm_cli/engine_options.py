@@ -204,10 +204,15 @@ class EngineOptions:
         )
 
     def deciding(self) -> dict[str, Any]:
-        """What was asked for of the model, as far as its answers depend on it, in JSON values."""
-        names = ("engine", "model", "revision", "dtype", "quantize")
+        """What was asked for of the model, as far as its answers depend on it, in JSON values.
+
+        The processes of a cluster compute as one of this machine does: a run may go on there, and come back.
+        """
+        engine = EngineName.LOCAL if self.engine is EngineName.RAY else self.engine
+        names = ("model", "revision", "dtype", "quantize")
         adapters = {name: str(path) for name, path in self.adapters()}
-        return {name: getattr(self, name) for name in names} | {"served": self.server.served, "adapters": adapters}
+        asked = {name: getattr(self, name) for name in names}
+        return {"engine": engine, **asked, "served": self.server.served, "adapters": adapters}
 
     def adapters(self) -> tuple[tuple[str, Path], ...]:
         """The adapters asked for, by name. Raises UsageError."""

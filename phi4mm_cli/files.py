@@ -18,6 +18,7 @@ from typing import TextIO
 from phi4mm_cli.errors import InputError, StorageError, UsageError
 
 STDIN = Path("-")
+FITTING_NAME, USUAL_LONGEST_NAME = 143, 255  # bytes: what every file system takes, and what most of them do
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # no other output could be written
 _counter = itertools.count()
 
@@ -135,6 +136,29 @@ def check_absent(claimed: Claimed, folder: Path) -> None:
                 raise UsageError(f"{label_of(target)} exists", "Remove it, or leave out --no-overwrite")
 
 
+def check_names(work: Input | Work, extensions: Sequence[str], folder: Path) -> None:
+    """Raise InputError where the name of an output is longer than its folder can hold."""
+    for extension in extensions:
+        target = target_of(work, folder, extension)
+        size = len(os.fsencode(target.name))
+        if size > FITTING_NAME and size > (most := _longest_name(_first_there(target.parent))):
+            message = f"the name of its output .{extension} would have {size} bytes, and {most} are the most there"
+            raise InputError(message, "Give it a shorter name")
+
+
+def _longest_name(folder: Path) -> int:
+    """In bytes."""
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # Windows, or a file system that does not tell
+        return USUAL_LONGEST_NAME
+
+
+def _first_there(folder: Path) -> Path:
+    """The folder in which `folder` is or would be made."""
+    return next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+
+
 def target_of(work: Input | Work, folder: Path, extension: str) -> Path:
     """Where the result of `work` in one format is written."""
     return folder / work.stem.with_name(f"{work.stem.name}.{extension}")
@@ -142,9 +166,8 @@ def target_of(work: Input | Work, folder: Path, extension: str) -> Path:
 
 def _check_writable(folder: Path) -> None:
     """Try to write where `folder` is or would be made; permissions alone do not tell (read-only disks, root)."""
-    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=_first_there(folder)):
             return
     except OSError as error:
         reason = error.strerror or str(error)

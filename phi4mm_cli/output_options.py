@@ -39,7 +39,9 @@ class OutputOptions:
     json: Annotated[bool, option("--json", panel="Output", help="Write JSON ([b]phi4mm schema[/b] describes it).")] = (
         False
     )
-    jsonl: Annotated[bool, option("--jsonl", panel="Output", help="One line of JSON an input, on stdout.")] = False
+    jsonl: Annotated[
+        bool, option("--jsonl", panel="Output", help="One line of JSON an input: on stdout, or in the file of -o.")
+    ] = False
     name: Annotated[
         str | None,
         option("--name", panel="Output", help="What the output is called that no file lends its name to, as of stdin."),

@@ -67,11 +67,12 @@ def _told(desk: Desk, work: Work, claims: Claims | None, overwrite: bool, total:
     forms, folder = desk.task.forms.names(work.path, desk.plan.formats), desk.plan.folder
     if claims is not None:
         claims.write(work, forms)
-    if desk.journal.settled(work) is not None or desk.journal.kept(work) is not None:
+    if desk.settled(work) is not None or desk.journal.kept(work) is not None:
         total.before += 1
         return "", "done before"
     if folder is not None and not overwrite and not desk.journal.unfinished(work):
         files.check_absent([(work, forms)], folder)
+    desk.check_names(work)
     lengths = [desk.task.probe(file.path) for file in work.inputs if file.path != STDIN]
     known = [length for length in lengths if length is not None]
     total.todo += 1
@@ -79,7 +80,8 @@ def _told(desk: Desk, work: Work, claims: Claims | None, overwrite: bool, total:
     is_known = len(known) == len(work.inputs)
     total.unknown += not is_known
     if folder is None:
-        return _amount(sum(known), desk.task.unit) if is_known else "?", "to stdout"
+        where = "to stdout" if desk.plan.lines is None else files.label_of(desk.plan.lines)
+        return _amount(sum(known), desk.task.unit) if is_known else "?", where
     total.outputs += len(forms)
     names = ", ".join(files.label_of(files.target_of(work, folder, form)) for form in forms)
     return _amount(sum(known), desk.task.unit) if is_known else "?", names

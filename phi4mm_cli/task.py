@@ -90,6 +90,12 @@ class Plan:
     folder: Path | None  # None: all to stdout
     formats: tuple[str, ...]  # () leaves them to the command
     captions: PresetName
+    lines: Path | None = None  # the file that has a line for each result; None: none has
+
+    @property
+    def home(self) -> Path | None:
+        """The folder that keeps the journal."""
+        return self.folder if self.lines is None else self.lines.parent
 
     def claims(self, task: Task, works: Sequence[Work]) -> list[tuple[Work, Sequence[str]]]:
         """What the files may be called that are written for each."""

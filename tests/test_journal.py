@@ -15,6 +15,7 @@ from journalled import HereRun, lines, outputs, save
 from PIL import Image
 from scripted import said
 
+from phi4mm_cli.engine_options import EngineName, EngineOptions
 from phi4mm_cli.errors import RequestError
 from phi4mm_cli.journal import FOLDER, results, states
 from phi4mm_cli.schema import Request, Result
@@ -223,6 +224,21 @@ def test_any_name_is_found_again(phi4mm_here: HereRun, tmp_path: Path) -> None:
         (tmp_path / "in" / name).write_bytes((tmp_path / "in" / "a.wav").read_bytes())
     assert phi4mm_here(*HEAR).asked == 8
     assert phi4mm_here(*HEAR).last == "8 inputs: 8 done before"
+
+
+def test_names_that_are_too_long_are_told_before_the_model_is_asked(phi4mm_here: HereRun, tmp_path: Path) -> None:
+    save(tmp_path / "in" / ("x" * 251 + ".wav"), 1)
+    assert phi4mm_here(*HEAR).last == "4 inputs: 4 done"  # .txt is no longer
+    longer = phi4mm_here(*HEAR, "--json", "--srt", "--force")
+    assert (longer.code, longer.last, longer.asked) == (3, "4 inputs: 3 done, 1 failed", 3)
+    assert "the name of its output .json would have 256 bytes, and 255 are the most there" in longer.stderr
+    assert "1 not possible" in phi4mm_here(*HEAR, "--json", "--dry-run").stderr
+
+
+def test_a_run_may_go_on_with_another_engine_that_computes_the_same() -> None:
+    names = (EngineName.LOCAL, EngineName.RAY, EngineName.OPENAI)
+    here, cluster, server = (EngineOptions(engine=name).deciding() for name in names)
+    assert here == cluster != server
 
 
 def test_a_result_comes_back_as_it_was(phi4mm_here: HereRun, tmp_path: Path) -> None:

@@ -95,9 +95,13 @@ def test_a_run_and_a_shard_do_not_share_a_folder(phi4mm_here: HereRun, tmp_path:
         assert phi4mm_here(*HEAR, "out", "--shard", "1/2").code == 2
         other = phi4mm_here(*HEAR, "out", "--shard", "2/2")
         assert (other.code, run.poll()) == (0, None)
+        otherwise = phi4mm_here(*HEAR, "out", "--shard", "2/3")  # would share some of the inputs
+        assert (otherwise.code, otherwise.asked) == (2, 0)
+        assert "another run is at work on this folder: transcribe, shard " in otherwise.stderr
     finally:
         run.kill()
         run.wait()
+    assert phi4mm_here(*HEAR, "out", "--shard", "2/3").code == 0
 
 
 # ---------------------------------------------------------------------------------------------------------- status

@@ -80,11 +80,12 @@ class Journal(NoJournal):
             try:
                 for kept in (self._results, self._requests):
                     kept.mkdir(parents=True, exist_ok=True)
-                suffix, what = "", self._family
+                suffix, what, parts = "", self._family, None
                 if self._shard is not None:
+                    parts = self._shard.count
                     suffix, what = f"-{self._shard.number}-of-{self._shard.count}", f"{what}, shard {self._shard}"
                     opened.enter_context(lock.held(self._folder / f"lock{suffix}", what))
-                opened.enter_context(lock.held(self._folder / "lock", what, shared=self._shard is not None))
+                opened.enter_context(lock.held(self._folder / "lock", what, parts))
                 path = self._folder / f"journal{suffix}.jsonl"
                 self._file = opened.enter_context(path.open("a+b", buffering=0))
                 if self._file.tell():

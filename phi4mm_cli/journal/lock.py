@@ -19,19 +19,20 @@ from typing import Any
 from phi4mm_cli import console
 from phi4mm_cli.errors import UsageError
 
-TRIES, PAUSE_SECONDS = 5, 0.05  # `owner` holds a lock for a moment itself
+TRIES, PAUSE_SECONDS = 10, 0.05  # others hold a lock for a moment, to see whose it is
 
 
 @contextmanager
-def held(path: Path, what: str, shared: bool = False) -> Iterator[None]:
-    """The lock on `path`, which is made, for a run that does `what`; `shared` with all others that share it.
+def held(path: Path, what: str, parts: int | None = None) -> Iterator[None]:
+    """The lock on `path`, which is made, for a run that does `what`.
 
-    Raises UsageError where another run holds it, and says which.
+    One that does one of so many `parts` shares it with those that do the others. Raises UsageError where another run
+    holds it, and says which.
     """
     with path.open("a+b", buffering=0) as file:
-        if not _taken(file, shared):
+        signature = {"pid": os.getpid(), "host": socket.gethostname(), "since": round(time.time()), "what": what}
+        if not _taken(file, signature | {"parts": parts}):
             raise UsageError(f"another run is at work on this folder: {_told(_read(file))}", "Wait for it, or end it")
-        _sign(file, what)
         yield
 
 
@@ -44,10 +45,17 @@ def owner(path: Path) -> Mapping[str, Any] | None:
         return None
 
 
-def _taken(file: FileIO, shared: bool) -> bool:
+def _taken(file: FileIO, signature: Mapping[str, Any]) -> bool:
+    """Whoever shares the lock has first seen that its signature names as many parts."""
+    parts = signature["parts"]
     for _ in range(TRIES):
-        if _try(file, shared):
-            return True
+        if _try(file, shared=False):
+            _sign(file, signature)
+            return parts is None or _try(file, shared=True)
+        if parts is not None and _try(file, shared=True):
+            if _read(file).get("parts") == parts:
+                return True
+            _let_go(file)
         time.sleep(PAUSE_SECONDS)
     return False
 
@@ -66,8 +74,13 @@ def _try(file: FileIO, shared: bool) -> bool:
     return True
 
 
-def _sign(file: FileIO, what: str) -> None:
-    signature = {"pid": os.getpid(), "host": socket.gethostname(), "since": round(time.time()), "what": what}
+def _let_go(file: FileIO) -> None:
+    import fcntl
+
+    fcntl.lockf(file, fcntl.LOCK_UN)
+
+
+def _sign(file: FileIO, signature: Mapping[str, Any]) -> None:
     with suppress(OSError):  # on a full disk: the lock holds all the same
         file.truncate(0)
         file.write(json.dumps(signature).encode())
