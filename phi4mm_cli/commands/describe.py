@@ -159,6 +159,73 @@ def _judged(result: Result, answer: Any) -> list[Warning]:
     return [] if answer is not None else [*judging.warnings(result, "the description")]
 
 
+@dataclass(frozen=True, slots=True)
+class QuestionOptions:
+    """What is asked, and about which pages and seconds. Raises UsageError where a value makes no sense."""
+
+    style: Annotated[Style, option("--style", help="What the description is like.")] = Style.SHORT
+    prompt: Annotated[str | None, option("--prompt", help="A question of your own, in place of a style.")] = None
+    voice: Annotated[
+        Path | None, option("--voice", help="A recording of the question, in place of one in writing.")
+    ] = None
+    schema: Annotated[Path | None, option("--schema", help="A JSON Schema; the answer is JSON that it describes.")] = (
+        None
+    )
+    together: Annotated[
+        bool | None,
+        option(
+            "--together/--each",
+            help="Show all inputs at once, or describe each.",
+            show_default="together where files are named, each of a folder",
+        ),
+    ] = None
+    pages: Annotated[
+        str | None, option("--pages", metavar="1-3,7,10-", help="Only these pages of PDF and TIFF.", show_default="all")
+    ] = None
+    range: Annotated[
+        str | None,
+        option("--range", panel="Video", help="Only this part: 0:10-0:40, 90s-, -5:00; several with commas."),
+    ] = None
+    times: Annotated[
+        bool, option("--times/--no-times", panel="Video", help="Tell the model when each frame is seen.")
+    ] = True
+    crops: Annotated[
+        int, option("--crops", help="Most crops of 448 x 448 pixels that a picture is shown in: detail against tokens.")
+    ] = MOST_CROPS
+
+    def __post_init__(self) -> None:
+        if self.prompt is not None and self.voice is not None:
+            raise UsageError("--voice takes the place of --prompt", "Leave one out")
+        if not 1 <= self.crops <= MOST_CROPS:
+            raise UsageError(f"--crops is 1 to {MOST_CROPS}, not {self.crops}")
+        self.looking(VideoOptions())
+
+    def looking(self, video: VideoOptions) -> Looking:
+        """What of an input is looked at. Raises UsageError."""
+        pages = paging.ALL_PAGES if self.pages is None else paging.selection(self.pages)
+        return Looking(pages, ranges.WHOLE if self.range is None else ranges.parse(self.range), video)
+
+    def shows_together(self, inputs: Sequence[Path], batch: BatchOptions) -> bool:
+        """Whether all inputs are one question's: unless told, where each of several is named."""
+        if self.together is not None:
+            return self.together
+        return len(inputs) > 1 and batch.files_from is None and all(path.is_file() for path in inputs)
+
+    def recorded(self, voice: Clip | None, schema: structured.Schema | None) -> dict[str, Any]:
+        """What shapes the result, with what was read from the files that are named."""
+        chosen = {
+            "style": self.style.value,
+            "prompt": self.prompt,
+            "voice": None if voice is None else f"{self.voice} {voice.source.fingerprint}",
+            "schema": None if schema is None else json.dumps(schema, ensure_ascii=False),
+            "pages": self.pages,
+            "range": self.range,
+            "times": self.times,
+            "crops": self.crops,
+        }
+        return {name: value for name, value in chosen.items() if value is not None}
+
+
 @with_shared
 def command(
     inputs: Annotated[
@@ -170,79 +237,35 @@ def command(
             show_default=False,
         ),
     ],
+    asked: QuestionOptions,
     video: VideoOptions,
     batch: BatchOptions,
     engine: EngineOptions,
     sampling: SamplingOptions,
     output: PageOutputOptions,
     log: LogOptions,
-    style: Annotated[Style, option("--style", help="What the description is like.")] = Style.SHORT,
-    prompt: Annotated[str | None, option("--prompt", help="A question of your own, in place of a style.")] = None,
-    voice: Annotated[
-        Path | None, option("--voice", help="A recording of the question, in place of one in writing.")
-    ] = None,
-    schema: Annotated[
-        Path | None, option("--schema", help="A JSON Schema; the answer is JSON that it describes.")
-    ] = None,
-    together: Annotated[
-        bool | None,
-        option(
-            "--together/--each",
-            help="Show all inputs at once, or describe each.",
-            show_default="together where files are named, each of a folder",
-        ),
-    ] = None,
-    pages: Annotated[
-        str | None, option("--pages", metavar="1-3,7,10-", help="Only these pages of PDF and TIFF.", show_default="all")
-    ] = None,
-    range: Annotated[
-        str | None,
-        option("--range", panel="Video", help="Only this part: 0:10-0:40, 90s-, -5:00; several with commas."),
-    ] = None,
-    times: Annotated[
-        bool, option("--times/--no-times", panel="Video", help="Tell the model when each frame is seen.")
-    ] = True,
-    crops: Annotated[
-        int, option("--crops", help="Most crops of 448 x 448 pixels that a picture is shown in: detail against tokens.")
-    ] = MOST_CROPS,
 ) -> None:
     """Describe pictures, pages and videos, or answer questions about them."""
-    if prompt is not None and voice is not None:
-        raise UsageError("--voice takes the place of --prompt", "Leave one out")
-    if not 1 <= crops <= MOST_CROPS:
-        raise UsageError(f"--crops is 1 to {MOST_CROPS}, not {crops}")
-    selected = paging.ALL_PAGES if pages is None else paging.selection(pages)
-    how = Looking(selected, ranges.WHOLE if range is None else ranges.parse(range), video)
-    form = None if schema is None else structured.read_schema(schema)
-    spoken = None if voice is None else _spoken(voice)
+    how = asked.looking(video)
+    schema = None if asked.schema is None else structured.read_schema(asked.schema)
+    voice = None if asked.voice is None else _spoken(asked.voice)
 
     def prepare(profile: Profile, count: CountTokens) -> Callable[..., Flow[Body]]:
-        options = Options(profile.context, count, style, prompt, spoken, form, how, times, crops, sampling)
+        options = Options(
+            profile.context, count, asked.style, asked.prompt, voice, schema, how, asked.times, asked.crops, sampling
+        )
         return lambda *sources: flow(sources, options)
 
-    recorded = {
-        "style": style.value,
-        "prompt": prompt,
-        "voice": None if spoken is None else f"{voice} {spoken.source.fingerprint}",
-        "schema": None if form is None else json.dumps(form, ensure_ascii=False),
-        "pages": pages,
-        "range": range,
-        "times": times,
-        "crops": crops,
-        **video.recorded(),
-        **sampling.recorded(),
-    }
     task = Task(
         "describe",
         DOCUMENT_SUFFIXES | VIDEO_SUFFIXES,
         partial(looking.probe, how=how),
         _source,
         prepare,
-        {name: value for name, value in recorded.items() if value is not None},
+        {**asked.recorded(voice, schema), **video.recorded(), **sampling.recorded()},
         tag=TAG,
     )
-    if together is None:
-        together = len(inputs) > 1 and batch.files_from is None and all(path.is_file() for path in inputs)
+    together = asked.shows_together(inputs, batch)
     raise typer.Exit(run_files(task, inputs, batch, engine, output, log, together))
 
 

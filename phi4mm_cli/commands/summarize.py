@@ -150,6 +150,64 @@ def _unsupported(point: Point) -> Warning:
     return Warning("unsupported_point", f"nothing was found that supports '{point.text}'", "marked in the summary")
 
 
+@dataclass(frozen=True, slots=True)
+class SummaryOptions:
+    """What is to be written, and how much is read at once. Raises UsageError where a value makes no sense."""
+
+    style: Annotated[
+        Style | None, option("--style", help="What it looks like.", show_default="paragraph; with --grounded, bullets")
+    ] = None
+    length: Annotated[str, option("--length", metavar="LENGTH", help="short, medium, long, or most words.")] = "medium"
+    prompt: Annotated[str | None, option("--prompt", help="Ask in your own words, in place of a style.")] = None
+    language: Annotated[
+        str, option("--language", "-l", help="What to write in: a code, a name, or [b]auto[/b], that of the source.")
+    ] = languages.AUTO
+    grounded: Annotated[
+        bool,
+        option("--grounded/--no-grounded", help="With each point its time and the words that support it, checked."),
+    ] = False
+    together: Annotated[bool, option("--together/--each", help="One summary of all inputs, or one of each.")] = False
+    part_minutes: Annotated[
+        float, option("--part-minutes", help="Most of a recording that goes to the model at once, up to 30.")
+    ] = LONGEST_PART
+    part_tokens: Annotated[
+        int | None,
+        option("--part-tokens", help="Most of a text that does, from 200.", show_default="what the model takes"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.style is not None and self.prompt is not None:
+            raise UsageError("--prompt takes the place of --style", "Leave one out")
+        if self.style is Style.PARAGRAPH and self.grounded:
+            raise UsageError("a grounded summary is made of points", "Leave --style out, or take bullets or minutes")
+        in_words = self.length.isdecimal() and 1 <= int(self.length) <= MOST_WORDS
+        if self.length not in LENGTHS and not in_words:
+            known = f"{', '.join(LENGTHS)} or a number of words up to {MOST_WORDS}"
+            raise UsageError(f"--length is {known}, not '{self.length}'")
+        if not SHORTEST_PART <= self.part_minutes <= LONGEST_PART:
+            raise UsageError(f"--part-minutes is {SHORTEST_PART} to {LONGEST_PART:g}, not {self.part_minutes:g}")
+        if self.part_tokens is not None and self.part_tokens < FEWEST_TOKENS:
+            raise UsageError(f"--part-tokens is at least {FEWEST_TOKENS}, not {self.part_tokens}")
+        if self.wording().by_times and (self.together or in_words):
+            raise UsageError("--style chapters goes with neither --together nor a number of words")
+
+    def wording(self) -> Wording:
+        """What the model is asked for. Raises UsageError."""
+        style = self.style or (Style.BULLETS if self.grounded else Style.PARAGRAPH)
+        return Wording(style, self.length, languages.text_code(self.language), self.grounded, self.prompt)
+
+    def require_seeable(self, video: VideoOptions) -> None:
+        """Raise UsageError where videos cannot be looked at as `video` says."""
+        if video.sound and not video.given:
+            raise UsageError("--sound is for videos that are looked at", "Say how, with --frames, --every or --scenes")
+        if video.given and (self.together or self.grounded or self.wording().by_times):
+            raise UsageError("what is seen has no words that can be quoted, and one video is looked at at a time")
+
+    def recorded(self) -> dict[str, str | bool | float | None]:
+        """What shapes the result."""
+        return {**self.wording().recorded(), "part_minutes": self.part_minutes, "part_tokens": self.part_tokens}
+
+
 @with_shared
 def command(
     inputs: Annotated[
@@ -161,6 +219,7 @@ def command(
             show_default=False,
         ),
     ],
+    asked: SummaryOptions,
     listening: ListeningOptions,
     video: VideoOptions,
     batch: BatchOptions,
@@ -168,77 +227,26 @@ def command(
     sampling: SamplingOptions,
     output: PageOutputOptions,
     log: LogOptions,
-    style: Annotated[
-        Style | None, option("--style", help="What it looks like.", show_default="paragraph; with --grounded, bullets")
-    ] = None,
-    length: Annotated[str, option("--length", metavar="LENGTH", help="short, medium, long, or most words.")] = "medium",
-    prompt: Annotated[str | None, option("--prompt", help="Ask in your own words, in place of a style.")] = None,
-    language: Annotated[
-        str, option("--language", "-l", help="What to write in: a code, a name, or [b]auto[/b], that of the source.")
-    ] = languages.AUTO,
-    grounded: Annotated[
-        bool,
-        option("--grounded/--no-grounded", help="With each point its time and the words that support it, checked."),
-    ] = False,
-    together: Annotated[bool, option("--together/--each", help="One summary of all inputs, or one of each.")] = False,
-    part_minutes: Annotated[
-        float, option("--part-minutes", help="Most of a recording that goes to the model at once, up to 30.")
-    ] = LONGEST_PART,
-    part_tokens: Annotated[
-        int | None,
-        option("--part-tokens", help="Most of a text that does, from 200.", show_default="what the model takes"),
-    ] = None,
 ) -> None:
     """Sum up recordings and texts."""
-    wording = Wording(_style(style, prompt, grounded), _length(length), languages.text_code(language), grounded, prompt)
-    if not SHORTEST_PART <= part_minutes <= LONGEST_PART:
-        raise UsageError(f"--part-minutes is {SHORTEST_PART} to {LONGEST_PART:g}, not {part_minutes:g}")
-    if part_tokens is not None and part_tokens < FEWEST_TOKENS:
-        raise UsageError(f"--part-tokens is at least {FEWEST_TOKENS}, not {part_tokens}")
-    if wording.by_times and (together or wording.length.isdecimal()):
-        raise UsageError("--style chapters goes with neither --together nor a number of words")
-
-    if video.sound and not video.given:
-        raise UsageError("--sound is for videos that are looked at", "Say how, with --frames, --every or --scenes")
-    if video.given and (together or grounded or wording.by_times):
-        raise UsageError("what is seen has no words that can be quoted, and one video is looked at at a time")
+    asked.require_seeable(video)
+    wording = asked.wording()
     looking = Looking(spans=listening.spans(), video=video)
 
     def prepare(profile: Profile, count: CountTokens) -> Callable[..., Flow[Body]]:
-        fitting = plan(wording, profile, count, sampling, 60 * part_minutes, part_tokens)
+        fitting = plan(wording, profile, count, sampling, 60 * asked.part_minutes, asked.part_tokens)
         chosen = replace(sampling, max_new_tokens=fitting.answer)
         seeing = describe.Options(profile.context, count, looking=looking, sampling=chosen) if video.given else None
         options = Options(fitting, wording, hearing.listening(listening, sampling, profile), seeing)
         return lambda *sources: flow(sources, options)
 
-    recorded = {
-        **wording.recorded(),
-        "part_minutes": part_minutes,
-        "part_tokens": part_tokens,
-        **listening.recorded(),
-        **video.recorded(),
-        **sampling.recorded(),
-    }
+    recorded = {**asked.recorded(), **listening.recorded(), **video.recorded(), **sampling.recorded()}
     suffixes = VIDEO_SUFFIXES if video.given else AUDIO_SUFFIXES | VIDEO_SUFFIXES | texts.SUFFIXES
     probe: Callable[[Path], float | None] = partial(_probe, wording.by_times, listening.range)
     if video.given:
         probe = partial(probe_video, how=looking)
     task = Task("summarize", suffixes, probe, hearing.source, prepare, recorded, tag=TAG)
-    raise typer.Exit(run_files(task, inputs, batch, engine, output, log, together))
-
-
-def _style(style: Style | None, prompt: str | None, grounded: bool) -> Style:
-    if style is not None and prompt is not None:
-        raise UsageError("--prompt takes the place of --style", "Leave one out")
-    if style is Style.PARAGRAPH and grounded:
-        raise UsageError("a grounded summary is made of points", "Leave --style out, or take bullets or minutes")
-    return style or (Style.BULLETS if grounded else Style.PARAGRAPH)
-
-
-def _length(length: str) -> str:
-    if length in LENGTHS or (length.isdecimal() and 1 <= int(length) <= MOST_WORDS):
-        return length
-    raise UsageError(f"--length is {', '.join(LENGTHS)} or a number of words up to {MOST_WORDS}, not '{length}'")
+    raise typer.Exit(run_files(task, inputs, batch, engine, output, log, asked.together))
 
 
 def _probe(by_times: bool, part: str | None, path: Path) -> float | None:
