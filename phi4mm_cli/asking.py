@@ -6,7 +6,6 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import TypeVar
 
-from phi4mm_cli import console
 from phi4mm_cli.driver import run
 from phi4mm_cli.engine_options import EngineOptions
 from phi4mm_cli.engines import Engine
@@ -77,6 +76,4 @@ def asking(options: EngineOptions, log: LogOptions) -> Iterator[Asking]:
     """The model that `options` choose, not yet loaded. Raises UsageError, MissingError."""
     loading = Loading(log)
     with options.open(loading) as engine:
-        if engine.profile.notice and not log.quiet:
-            console.say(engine.profile.notice)
         yield Asking(engine, loading, log)

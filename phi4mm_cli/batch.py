@@ -98,10 +98,7 @@ def _rehearsed(
 
 def _opened(engine: EngineOptions, log: LogOptions, stack: ExitStack) -> tuple[Engine, Loading]:
     loading = Loading(log)
-    opened = stack.enter_context(engine.open(loading))
-    if opened.profile.notice:
-        loading.note(opened.profile.notice)
-    return opened, loading
+    return stack.enter_context(engine.open(loading)), loading
 
 
 def _checked(

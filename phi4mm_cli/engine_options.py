@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
@@ -14,11 +14,9 @@ from phi4mm_cli.engines import Engine, Listener, open_engine
 from phi4mm_cli.errors import UsageError
 from phi4mm_cli.model.checkpoint import DEFAULT_MODEL
 from phi4mm_cli.model.layout import ADAPTERS
-from phi4mm_cli.options import option
+from phi4mm_cli.options import SECONDS, dashed, option, require_ranges
 
-MOST_CONCURRENCY = 1024
-LONGEST_TIMEOUT = 86400.0  # seconds
-MOST_WORKERS = 1024
+MOST_CONCURRENCY = MOST_WORKERS = 1024
 OF_THIS_MACHINE = ("revision", "device", "device_map", "dtype", "attn", "quantize", "batch_size")
 
 
@@ -89,10 +87,7 @@ class ServerOptions:
     timeout: Annotated[float, option("--timeout", panel="Server", help="Most seconds for one answer.")] = 600.0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.concurrency <= MOST_CONCURRENCY:
-            raise UsageError(f"--concurrency is 1 to {MOST_CONCURRENCY}, not {self.concurrency}")
-        if not 0 < self.timeout <= LONGEST_TIMEOUT:
-            raise UsageError(f"--timeout is more than 0 and at most {LONGEST_TIMEOUT:g} seconds, not {self.timeout:g}")
+        require_ranges(self, {"concurrency": (1, MOST_CONCURRENCY), "timeout": SECONDS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +108,7 @@ class ClusterOptions:
     ] = False
 
     def __post_init__(self) -> None:
-        if self.workers is not None and not 1 <= self.workers <= MOST_WORKERS:
-            raise UsageError(f"--workers is 1 to {MOST_WORKERS}, not {self.workers}")
+        require_ranges(self, {"workers": (1, MOST_WORKERS)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +172,23 @@ class EngineOptions:
         for group, engine in ((ServerOptions, EngineName.OPENAI), (ClusterOptions, EngineName.RAY)):
             for name in (one.name for one in fields(group)):
                 if name in typed and self.engine is not engine:
-                    raise UsageError(f"--{_dashed(name)} is for --engine {engine}", f"Add --engine {engine}")
+                    raise UsageError(f"--{dashed(name)} is for --engine {engine}", f"Add --engine {engine}")
         for name in OF_THIS_MACHINE:
             if name in typed and self.engine is EngineName.OPENAI:
-                raise UsageError(f"--{_dashed(name)} does not reach a server", "Start the server with it")
+                raise UsageError(f"--{dashed(name)} does not reach a server", "Start the server with it")
 
-    def open(self, listener: Listener) -> AbstractContextManager[Engine]:
-        """The engine that these options choose, not yet loaded. Raises UsageError, MissingError."""
+    @contextmanager
+    def open(self, listener: Listener) -> Iterator[Engine]:
+        """The engine that these options choose, not yet loaded. Raises UsageError, MissingError.
+
+        What its checkpoint has to say to those who use it, as that it is a toy, is said.
+        """
+        with self._engine(listener) as engine:
+            if engine.profile.notice:
+                listener.note(engine.profile.notice)
+            yield engine
+
+    def _engine(self, listener: Listener) -> AbstractContextManager[Engine]:
         if self.engine is EngineName.RAY:
             return self._cluster(listener)
         if self.engine is EngineName.OPENAI:
@@ -265,7 +269,3 @@ class EngineOptions:
             raise UsageError("--adapter is for --engine local", "A server loads its own; --served names them")
         names, key = named(server.served or ()), os.environ.get("PHI4MM_API_KEY")
         return OpenAIEngine(server.url, key, self.model, names, server.concurrency, server.timeout, listener)
-
-
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")

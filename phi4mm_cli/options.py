@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar, get_type_hints, runtime_checkable
@@ -26,13 +26,27 @@ PERSONAL = frozenset({"model", "revision", "adapter", "engine", "url", "served",
 PERSONAL |= {"tools", "functions", "command", "approve", "image", "audio", "video", "doc", "session"}
 PERSONAL |= {"host", "port", "api_key_file"}
 
-LONGEST_CHUNK = 40.0  # seconds: the encoder's window, and the longest clip that the model card advises
+LONGEST_CHUNK = 40  # seconds: the encoder's window, and the longest clip that the model card advises
+SECONDS = (0.001, 86400)  # that may be set as a limit: up to a day
 
 
 def option(*names: str, help: str, panel: str | None = None, **settings: Any) -> Any:
     """An option of the command line, with its `PHI4MM_X` variable."""
     variable = "PHI4MM_" + names[0].split("/")[0].lstrip("-").replace("-", "_").upper()
     return typer.Option(*names, envvar=variable, show_envvar=False, help=help, rich_help_panel=panel, **settings)
+
+
+def require_ranges(group: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Raise UsageError where an option of `group` has a value that is below the first or above the second number."""
+    for name, (low, high) in ranges.items():
+        value = getattr(group, name)
+        if value is not None and not low <= value <= high:  # so that no NaN passes
+            raise UsageError(f"--{dashed(name)} is {low:.10g} to {high:.10g}, not {value:.10g}")
+
+
+def dashed(name: str) -> str:
+    """The option for a field of a group, without its first dashes."""
+    return name.replace("_", "-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +70,7 @@ class ListeningOptions:
         self.spans()
         if self.channel is not None and self.channel < 1:
             raise UsageError(f"--channel is counted from 1, not {self.channel}")
-        if self.chunk_seconds is not None and not 1 <= self.chunk_seconds <= LONGEST_CHUNK:
-            raise UsageError(f"--chunk-seconds is 1 to {LONGEST_CHUNK:g}, not {self.chunk_seconds:g}")
+        require_ranges(self, {"chunk_seconds": (1, LONGEST_CHUNK)})
 
     def spans(self) -> tuple[ranges.Span, ...]:
         """The parts to be heard. Raises UsageError."""
@@ -102,10 +115,7 @@ class SamplingOptions:
     ] = 1
 
     def __post_init__(self) -> None:
-        for name, (low, high) in RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:  # so that no NaN passes
-                raise UsageError(f"--{name.replace('_', '-')} is {low} to {high}, not {value}")
+        require_ranges(self, RANGES)
         if 0 < self.temperature < COLDEST:
             raise UsageError(f"--temperature is 0, or {COLDEST} to 2, not {self.temperature}")
         if self.num_beams > 1 and self.temperature > 0:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from phi4mm_cli import ranges
 from phi4mm_cli.errors import UsageError
 from phi4mm_cli.media import FRAMES
-from phi4mm_cli.options import option
+from phi4mm_cli.options import option, require_ranges
 from phi4mm_cli.showing import MOST_PICTURES
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ class VideoOptions:
     sound: Annotated[bool, option("--sound/--no-sound", panel="Video", help="Hear the sound track too.")] = False
 
     def __post_init__(self) -> None:
-        if self.frames is not None and not 1 <= self.frames <= MOST_PICTURES:
-            raise UsageError(f"--frames is 1 to {MOST_PICTURES}, not {self.frames}")
+        require_ranges(self, {"frames": (1, MOST_PICTURES)})
         if self.every is not None and self.scenes:
             raise UsageError("--every and --scenes are two ways to choose frames", "Leave one of them out")
         if self._step is not None and not self._step > 0:

@@ -21,7 +21,7 @@ from phi4mm_cli.flow import Flow
 from phi4mm_cli.looking import Look, Looking
 from phi4mm_cli.media import DOCUMENT_SUFFIXES, VIDEO_SUFFIXES
 from phi4mm_cli.model.grid import MOST_CROPS
-from phi4mm_cli.options import BatchOptions, LogOptions, SamplingOptions, option, with_shared
+from phi4mm_cli.options import BatchOptions, LogOptions, SamplingOptions, option, require_ranges, with_shared
 from phi4mm_cli.output_options import PageOutputOptions
 from phi4mm_cli.outputs import Body, Description, DescriptionStyle, Warning
 from phi4mm_cli.schema import Clip, Message, Profile, Request, Result, Sampling, Source
@@ -196,8 +196,7 @@ class QuestionOptions:
     def __post_init__(self) -> None:
         if self.prompt is not None and self.voice is not None:
             raise UsageError("--voice takes the place of --prompt", "Leave one out")
-        if not 1 <= self.crops <= MOST_CROPS:
-            raise UsageError(f"--crops is 1 to {MOST_CROPS}, not {self.crops}")
+        require_ranges(self, {"crops": (1, MOST_CROPS)})
         self.looking(VideoOptions())
 
     def looking(self, video: VideoOptions) -> Looking:

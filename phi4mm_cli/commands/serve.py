@@ -17,7 +17,7 @@ from phi4mm_cli.engine_options import EngineName, EngineOptions
 from phi4mm_cli.engines import Engine
 from phi4mm_cli.engines.devices import device_names
 from phi4mm_cli.errors import MissingError, Phi4Error, UsageError
-from phi4mm_cli.options import LogOptions, option, with_shared
+from phi4mm_cli.options import SECONDS, LogOptions, option, require_ranges, with_shared
 from phi4mm_cli.report import Loading, display
 from phi4mm_cli.schema import Message, Request, Sampling
 
@@ -55,9 +55,7 @@ class LimitOptions:
     ] = 64
 
     def __post_init__(self) -> None:
-        for name, most in (("max_body_mb", 100000), ("max_seconds", 86400), ("max_queue", 10000)):
-            if not 0 < getattr(self, name) <= most:  # so that no NaN passes
-                raise UsageError(f"--{name.replace('_', '-')} is above 0 and at most {most}")
+        require_ranges(self, {"max_body_mb": (1, 100000), "max_seconds": SECONDS, "max_queue": (1, 10000)})
 
 
 @with_shared
@@ -83,8 +81,6 @@ def command(
             raise UsageError(f"{host} can be reached from other machines, and there is no key", advice)
         loading = Loading(log)
         opened = stack.enter_context(engine.open(loading))
-        if opened.profile.notice and not log.quiet:
-            console.say(opened.profile.notice)
         with display({"answer": None}, "the model", log.quiet) as bar:
             loading.bar = bar
             _warm(opened)

@@ -22,7 +22,15 @@ from phi4mm_cli.hearing import Listening
 from phi4mm_cli.looking import Looking, probe_video
 from phi4mm_cli.material import Material
 from phi4mm_cli.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES
-from phi4mm_cli.options import BatchOptions, ListeningOptions, LogOptions, SamplingOptions, option, with_shared
+from phi4mm_cli.options import (
+    BatchOptions,
+    ListeningOptions,
+    LogOptions,
+    SamplingOptions,
+    option,
+    require_ranges,
+    with_shared,
+)
 from phi4mm_cli.output_options import PageOutputOptions
 from phi4mm_cli.outputs import Body, Point, Summary, SummaryPart, Warning
 from phi4mm_cli.schema import Profile, Source
@@ -184,8 +192,7 @@ class SummaryOptions:
         if self.length not in LENGTHS and not in_words:
             known = f"{', '.join(LENGTHS)} or a number of words up to {MOST_WORDS}"
             raise UsageError(f"--length is {known}, not '{self.length}'")
-        if not SHORTEST_PART <= self.part_minutes <= LONGEST_PART:
-            raise UsageError(f"--part-minutes is {SHORTEST_PART} to {LONGEST_PART:g}, not {self.part_minutes:g}")
+        require_ranges(self, {"part_minutes": (SHORTEST_PART, LONGEST_PART)})
         if self.part_tokens is not None and self.part_tokens < FEWEST_TOKENS:
             raise UsageError(f"--part-tokens is at least {FEWEST_TOKENS}, not {self.part_tokens}")
         if self.wording().by_times and (self.together or in_words):
