@@ -1,9 +1,7 @@
-"""The options of commands that let the model call tools, and what they do: ask first, call, and say so."""
+"""The options of commands that let the model call tools, in groups like those of `options.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -11,16 +9,7 @@ from typing import Annotated
 
 import typer
 
-from phi4mm_cli import console
-from phi4mm_cli.errors import UsageError
-from phi4mm_cli.options import LogOptions, option
-from phi4mm_cli.schema import ToolCall
-from phi4mm_cli.tools import Tool
-from phi4mm_cli.tools.formats import read_json
-from phi4mm_cli.tools.functions import Functions
-from phi4mm_cli.tools.programs import read_program
-from phi4mm_cli.tools.records import ToolResult
-from phi4mm_cli.tools.results import Actor, Limits, carry_out, refused
+from phi4mm_cli.options import SECONDS, option, require_ranges
 
 
 class Approval(StrEnum):
@@ -43,6 +32,11 @@ class ActingOptions:
         list[str] | None,
         typer.Option("--command", help="A program, such as [b]'wc -l {path} # Count the lines of a file'[/b]."),
     ] = None
+
+    @property
+    def given(self) -> bool:
+        """Whether there are any."""
+        return bool(self.functions or self.command)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,62 +66,8 @@ class CallOptions:
     ] = 10000
 
     def __post_init__(self) -> None:
-        for name, most in (("max_steps", 1000), ("call_seconds", 86400), ("call_characters", 1000000)):
-            if not 0 < getattr(self, name) <= most:  # so that no NaN passes
-                raise UsageError(f"--{name.replace('_', '-')} is above 0 and at most {most}")
+        require_ranges(self, {"max_steps": (1, 1000), "call_seconds": SECONDS, "call_characters": (1, 1000000)})
 
     def recorded(self) -> dict[str, str | int | float]:
         """What is recorded of them."""
         return {name: getattr(self, name) for name in ("approve", "max_steps", "call_seconds", "call_characters")}
-
-
-def offers(
-    stack: ExitStack, acting: ActingOptions, described: list[Path] | None = None
-) -> Iterator[tuple[Tool, Actor | None]]:
-    """The tools of all files and commands, with what carries them out. Raises UsageError and MissingError."""
-    for path in described or ():
-        yield from ((_sound(entry), None) for entry in read_json(path))
-    for path in acting.functions or ():
-        functions = stack.enter_context(Functions(path))
-        yield from ((_sound(entry), functions) for entry in functions.tools())
-    for text in acting.command or ():
-        program = read_program(text)
-        yield program.tool, program
-
-
-def _sound(entry: Tool | UsageError) -> Tool:
-    if isinstance(entry, UsageError):
-        raise entry
-    return entry
-
-
-@dataclass(frozen=True, slots=True)
-class Acts:
-    """Carries out the calls that are approved, and says so on stderr."""
-
-    actors: Mapping[str, Actor]
-    how: CallOptions
-    log: LogOptions
-
-    def on(self, call: ToolCall) -> ToolResult:
-        """What came of the call, or of its refusal."""
-        actor = self.actors[call.name]
-        shown = console.visible(actor.show(call))
-        if self.how.approve is Approval.ASK and console.can_ask():
-            if not console.confirm(f"call {shown}?"):
-                return refused(call, "the user does not want this call")
-        elif self.how.approve is not Approval.ALL:
-            asked = self.how.approve is Approval.ASK
-            self._say(f"not called: {shown}" + ("; there is nobody to ask, see --approve" if asked else ""))
-            return refused(call, "calls are not allowed now")
-        else:
-            self._say(f"call {shown}")
-        limits = Limits(self.how.call_seconds, self.how.call_characters)
-        result = carry_out(call, lambda: actor.call(call, limits))
-        if self.log.verbose or result.ending != "done":
-            self._say(f"{call.name}: {console.visible(result.content)}")
-        return result
-
-    def _say(self, message: str) -> None:
-        if not self.log.quiet:
-            console.say(message)

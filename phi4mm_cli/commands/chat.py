@@ -17,6 +17,7 @@ from typing import Annotated, TextIO
 import typer
 
 from phi4mm_cli import attaching, console, structured, texts
+from phi4mm_cli.acting import Acts, toolbox
 from phi4mm_cli.asking import asking
 from phi4mm_cli.attaching import Attachment
 from phi4mm_cli.chat import Conversation, Instructed, places, screen, session, terminal
@@ -28,8 +29,7 @@ from phi4mm_cli.errors import InputError, UsageError
 from phi4mm_cli.options import LogOptions, SamplingOptions, option, with_shared
 from phi4mm_cli.outputs import Timings
 from phi4mm_cli.schema import Message
-from phi4mm_cli.tool_options import ActingOptions, Acts, CallOptions, offers
-from phi4mm_cli.tools import by_name
+from phi4mm_cli.tool_options import ActingOptions, CallOptions
 from phi4mm_cli.tools.records import ChatReply, Exchange
 
 EXAMPLES = """
@@ -119,7 +119,7 @@ def command(
     """Ask the model a question, with pictures, recordings and documents, or hold a conversation."""
     began = time.monotonic()
     form = structured.read_schema(schema) if schema else None
-    if form is not None and (acting.functions or acting.command):
+    if form is not None and acting.given:
         raise UsageError("--schema and tools do not go together", "Leave one of them out")
     asked = _with_stdin(words, log)
     typed = not asked and not media.audio
@@ -241,11 +241,10 @@ def _place(find: Callable[[], Path], log: LogOptions) -> Path | None:
 
 def _acting(stack: ExitStack, acting: ActingOptions, calls: CallOptions, log: LogOptions) -> Acting | None:
     """The tools that are given, None where there are none. Raises UsageError, MissingError."""
-    sources = [*offers(stack, acting)]
-    if not sources:
+    if not acting.given:
         return None
-    acts = Acts({tool.name: actor for tool, actor in sources if actor is not None}, calls, log)
-    return Acting(by_name([tool for tool, _ in sources]), acts.on, calls.max_steps)
+    box = toolbox(stack, acting)
+    return Acting(box.tools, Acts(box.actors, calls, log).on, calls.max_steps)
 
 
 def _recorded(how: ConversationOptions, calls: CallOptions, acts: Acting | None) -> dict[str, str | int | float | bool]:

@@ -13,13 +13,14 @@ from typing import Annotated
 import typer
 
 from phi4mm_cli import attaching, console
+from phi4mm_cli.acting import Acts, toolbox
 from phi4mm_cli.asking import asking
 from phi4mm_cli.engine_options import EngineOptions
 from phi4mm_cli.errors import AnswerError, ExitCode, UsageError
 from phi4mm_cli.options import LogOptions, SamplingOptions, option, with_shared
 from phi4mm_cli.outputs import Timings, remarked
 from phi4mm_cli.schema import Message, to_json
-from phi4mm_cli.tool_options import ActingOptions, Acts, CallOptions, OfferOptions, offers
+from phi4mm_cli.tool_options import ActingOptions, CallOptions, OfferOptions
 from phi4mm_cli.tools import SYSTEM, Tool, by_name, loop
 from phi4mm_cli.tools.formats import OPTIONAL, flat, read_json
 from phi4mm_cli.tools.functions import Functions
@@ -72,7 +73,7 @@ def call(
 ) -> None:
     """Print the calls that the model would make, as JSON. Nothing is called."""
     with ExitStack() as stack:
-        offered = by_name([tool for tool, _ in offers(stack, offer, offer.tools)])
+        offered = toolbox(stack, offer, offer.tools or ()).tools
         messages = asked.messages(words)
         stdout = stack.enter_context(console.results())
         model = stack.enter_context(asking(engine, log))
@@ -96,13 +97,12 @@ def run(
     """Call the tools that the model asks for, tell it what came of them, and print its answer."""
     began = time.monotonic()
     with ExitStack() as stack:
-        sources = [*offers(stack, acting)]
-        offered = by_name([tool for tool, _ in sources])
+        box = toolbox(stack, acting)
         messages = asked.messages(words)
         stdout = stack.enter_context(console.results())
         model = stack.enter_context(asking(engine, log))
-        acts = Acts({tool.name: actor for tool, actor in sources if actor is not None}, running, log)
-        done = loop.converse(messages, offered, sampling.sampling(loop.BUDGET), running.max_steps, model.ask, acts.on)
+        acts = Acts(box.actors, running, log)
+        done = loop.converse(messages, box.tools, sampling.sampling(loop.BUDGET), running.max_steps, model.ask, acts.on)
         if running.json:
             exchange = Exchange(
                 question=words,
@@ -111,7 +111,7 @@ def run(
                 options={**running.recorded(), **sampling.recorded()},
                 timings=Timings(time.monotonic() - began),
                 usage=model.usage,
-                tools=tuple(offered),
+                tools=tuple(box.tools),
                 body=remarked(done, model.remarks),
             )
             stdout.write(json.dumps(exchange.to_json(), ensure_ascii=False, indent=2) + "\n")
@@ -131,7 +131,7 @@ def list_tools(
 ) -> None:
     """List the tools that files and commands offer. Needs no model."""
     with ExitStack() as stack:
-        offered = by_name([tool for tool, _ in offers(stack, offer, offer.tools)])
+        offered = toolbox(stack, offer, offer.tools or ()).tools
         stdout = stack.enter_context(console.results())
         if as_json:
             stdout.write(json.dumps([*map(flat, offered.values())], indent=2, ensure_ascii=False) + "\n")
