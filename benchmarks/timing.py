@@ -35,10 +35,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from phi4mm_cli import hearing
-from phi4mm_cli.commands.transcribe import PROMPT
 from phi4mm_cli.demo.meeting import LOUDNESS, MEETING, RATE, VOICES
 from phi4mm_cli.demo.voice import speak
 from phi4mm_cli.demo.world.noises import wave
+from phi4mm_cli.flows.transcribe import PROMPT
 from phi4mm_cli.hearing import Answer
 from phi4mm_cli.media import audio, speech
 from phi4mm_cli.media.speech import Chunk

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-from phi4mm_cli import console, files, writers
+from phi4mm_cli import console, files, media, writers
 from phi4mm_cli.captions.presets import PresetName
 from phi4mm_cli.desk import Desk
 from phi4mm_cli.engine_options import EngineOptions
@@ -127,7 +127,7 @@ def _journal(task: Task, plan: Plan, engine: EngineOptions, output: OutputOption
     deciding = {name: value for name, value in task.options.items() if name not in task.writing}
     writing = {**task.writing, "formats": plan.formats, "captions": plan.captions}
     order = Order(task.command, task.tag, deciding, engine.deciding(), writing, task.timed)
-    return Journal(plan.home, order, task.source, output.force, shard)
+    return Journal(plan.home, order, media.source, output.force, shard)
 
 
 def _write_failure(stdout: TextIO, label: str, error: Exception) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from phi4mm_cli import console, files, stopping, writers
+from phi4mm_cli import console, files, media, stopping, writers
 from phi4mm_cli.display import Display, Live, display
 from phi4mm_cli.driver import Driver
 from phi4mm_cli.engines import Engine
@@ -128,7 +128,7 @@ class Desk:
             yield _Todo(name, work, partial(self._begin_named, name, work, claims, bar))
 
     def _begin(self, work: Work, length: float | None) -> list[Source]:
-        sources = [self.task.source(file.path) for file in work.inputs]
+        sources = [media.source(file.path) for file in work.inputs]
         self.journal.started(work, sources, length)
         return sources
 

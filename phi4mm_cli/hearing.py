@@ -175,10 +175,3 @@ def probe(path: Path) -> float | None:
     from phi4mm_cli.media import audio
 
     return audio.probe(path).seconds
-
-
-def source(path: Path) -> Source:
-    """The recording as it is now. Raises InputError."""
-    from phi4mm_cli.media import audio
-
-    return audio.source(path)

@@ -29,6 +29,7 @@ class Marker:
 
 AUDIO_TOKENS_PER_SECOND = 12.5
 
+CountTokens = Callable[[str], int]  # of a text; safe in any thread
 Piece = Marker | str | Clip | Picture | Reply
 
 _CALL_MARKERS = re.compile(f"({re.escape(TOOL_CALL)}|{re.escape(TOOL_CALL_END)})")
@@ -57,7 +58,7 @@ def render(messages: tuple[Message, ...], tools: str | None = None) -> Iterator[
     yield Marker("<|assistant|>")
 
 
-def size(messages: tuple[Message, ...], count: Callable[[str], int], tools: str | None = None) -> int:
+def size(messages: tuple[Message, ...], count: CountTokens, tools: str | None = None) -> int:
     """How many tokens the prompt of `messages` is; `count` tells those of a text.
 
     A picture counts as one: how many it is, only its file tells.
@@ -72,7 +73,7 @@ def size(messages: tuple[Message, ...], count: Callable[[str], int], tools: str 
     return tokens
 
 
-def _size(piece: Piece, count: Callable[[str], int]) -> int:
+def _size(piece: Piece, count: CountTokens) -> int:
     if isinstance(piece, Reply):
         return len(piece.tokens) or count(piece.text)
     return audio_tokens(piece.end - piece.start) if isinstance(piece, Clip) else 1

@@ -12,10 +12,10 @@ from phi4mm_cli.captions.presets import PresetName
 from phi4mm_cli.files import Work
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.outputs import Body, Document, Unit
+from phi4mm_cli.prompt import CountTokens
 from phi4mm_cli.report import SegmentsOf
-from phi4mm_cli.schema import Profile, Source
+from phi4mm_cli.schema import Profile
 
-CountTokens = Callable[[str], int]  # of a text; safe in any thread
 Prepare = Callable[[Profile, CountTokens], Callable[..., Flow[Body]]]  # which is called with the sources of the work
 
 
@@ -65,7 +65,6 @@ class Task:
     command: str  # its name
     suffixes: Collection[str]  # of the files that are taken from folders
     probe: Callable[[Path], float | None]  # reads the header; the length in seconds where it tells; raises InputError
-    source: Callable[[Path], Source]
     prepare: Prepare  # the flow, once it is known what the model can do
     options: Mapping[str, str | int | float | bool | None]  # what is recorded of the options in each result
     unit: Unit = "seconds"  # of the lengths that `probe` tells

@@ -18,11 +18,11 @@ from jsonschema import Draft202012Validator
 from PIL import Image
 from scripted import MEETING, ScriptedEngine, run_alone
 
-from phi4mm_cli.commands import describe
-from phi4mm_cli.commands.describe import PROMPTS, Options, Style
 from phi4mm_cli.commands.schema import json_schema
 from phi4mm_cli.engines.echo import EchoEngine
 from phi4mm_cli.errors import AnswerError, InputError
+from phi4mm_cli.flows import describe
+from phi4mm_cli.flows.describe import PROMPTS, Options, Style
 from phi4mm_cli.looking import Looking
 from phi4mm_cli.media import audio
 from phi4mm_cli.outputs import Description

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from scripted import MEETING, WORDS, ScriptedEngine, clip_of, hears, run_alone, said, seconds_of, words_in
 
-from phi4mm_cli import hearing
+from phi4mm_cli import hearing, media
 from phi4mm_cli.errors import RequestError
 from phi4mm_cli.healing import TEMPERATURES
 from phi4mm_cli.hearing import Hearing, Listening, Question
@@ -25,7 +25,7 @@ SPOKEN = " ".join(word["word"] for word in WORDS)
 def hear(
     engine: ScriptedEngine, path: Path = MEETING, question: Question = ASKED, how: Listening | None = None
 ) -> Hearing:
-    return run_alone(lambda: hearing.hear(hearing.source(path), question, how or Listening()), engine)
+    return run_alone(lambda: hearing.hear(media.source(path), question, how or Listening()), engine)
 
 
 def text_of(heard: Hearing) -> str:

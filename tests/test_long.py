@@ -10,7 +10,7 @@ import pytest
 from long_meeting import Sentence
 from scripted import ScriptedEngine, clip_of, run_alone, said
 
-from phi4mm_cli import hearing
+from phi4mm_cli import hearing, media
 from phi4mm_cli.hearing import Listening, Question
 from phi4mm_cli.schema import Request, Result
 
@@ -35,7 +35,7 @@ def heard_words(path: Path, sentences: list[Sentence], longest: float) -> tuple[
         return said(" ".join(words[number][0] for number in inside(clip.start, clip.end)))
 
     engine, how = ScriptedEngine(hears), Listening(longest)
-    heard = run_alone(lambda: hearing.hear(hearing.source(path), Question("Transcribe."), how), engine)
+    heard = run_alone(lambda: hearing.hear(media.source(path), Question("Transcribe."), how), engine)
     left = [warning for warning in heard.warnings if not warning.healed]
     assert {warning.code for warning in left} <= {"empty_with_speech"}, "music that was taken for speech"
     times = Counter(number for answer in heard.answers for number in inside(answer.chunk.start, answer.chunk.end))

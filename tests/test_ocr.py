@@ -22,11 +22,11 @@ from jsonschema import Draft202012Validator
 from PIL import ExifTags, Image
 from scripted import ScriptedEngine, run_alone
 
-from phi4mm_cli.commands import ocr
-from phi4mm_cli.commands.ocr import Options
 from phi4mm_cli.commands.schema import json_schema
 from phi4mm_cli.engines.echo import ROOM, EchoEngine
 from phi4mm_cli.errors import InputError, RequestError
+from phi4mm_cli.flows import ocr
+from phi4mm_cli.flows.ocr import Options
 from phi4mm_cli.media import audio, document
 from phi4mm_cli.options import SamplingOptions
 from phi4mm_cli.outputs import Pages

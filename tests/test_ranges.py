@@ -13,7 +13,7 @@ from conftest import Phi4mm
 from recordings import encode, write
 from scripted import MEETING, ScriptedEngine, hears, run_alone, words_in
 
-from phi4mm_cli import hearing, ranges
+from phi4mm_cli import hearing, media, ranges
 from phi4mm_cli.errors import InputError, UsageError
 from phi4mm_cli.hearing import Listening, Question
 from phi4mm_cli.media import audio
@@ -114,7 +114,7 @@ def test_a_range_behind_the_end(folder: Path) -> None:
 def test_times_and_words_of_parts(tmp_path: Path, copies: int) -> None:
     spans = ((5.0, 20.0), (25.0, 30.0), (40.0, math.inf))[:copies]
     heard = run_alone(
-        lambda: hearing.hear(hearing.source(MEETING), Question("Transcribe."), Listening(spans=spans)),
+        lambda: hearing.hear(media.source(MEETING), Question("Transcribe."), Listening(spans=spans)),
         ScriptedEngine(hears),
     )
     assert " ".join(answer.text for answer in heard.answers) == " ".join(words_in(*span) for span in spans)

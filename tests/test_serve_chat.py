@@ -15,8 +15,8 @@ from PIL import Image
 from serving import Server, call, client
 
 from phi4mm_cli.commands.sample import SAMPLES
-from phi4mm_cli.commands.transcribe import PROMPT
 from phi4mm_cli.engines import open_engine
+from phi4mm_cli.flows.transcribe import PROMPT
 from phi4mm_cli.media import audio
 from phi4mm_cli.schema import Clip, Message, Request, Result, Sampling
 

@@ -10,10 +10,10 @@ import pytest
 from at_work import PATIENCE
 from scripted import MEETING, ScriptedEngine, hears, said
 
-from phi4mm_cli.commands import transcribe
 from phi4mm_cli.driver import run
 from phi4mm_cli.engines.echo import EchoEngine
 from phi4mm_cli.errors import MissingError, Phi4Error, RequestError
+from phi4mm_cli.flows import transcribe
 from phi4mm_cli.jobs import Job
 from phi4mm_cli.media import audio
 from phi4mm_cli.schema import Message, Request, Result, Sampling

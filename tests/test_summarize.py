@@ -24,10 +24,10 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from phi4mm_cli import prompt
-from phi4mm_cli.commands import summarize
 from phi4mm_cli.commands.schema import json_schema
 from phi4mm_cli.errors import UsageError
 from phi4mm_cli.flow import Flow, Gather
+from phi4mm_cli.flows import summarize
 from phi4mm_cli.hearing import Listening
 from phi4mm_cli.media import audio
 from phi4mm_cli.options import SamplingOptions

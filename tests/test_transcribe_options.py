@@ -14,9 +14,9 @@ from conftest import Phi4mm
 from recordings import encode, tone
 
 from phi4mm_cli import languages
-from phi4mm_cli.commands import transcribe
 from phi4mm_cli.commands.sample import SAMPLES
 from phi4mm_cli.demo.world import prompts
+from phi4mm_cli.flows import transcribe
 from phi4mm_cli.output_options import CaptionOutputOptions
 
 ECHO = ("--engine", "echo", "--no-vad", "--jsonl")

@@ -17,9 +17,9 @@ from jsonschema import Draft202012Validator
 from saying import Say, asked, clip, done
 
 from phi4mm_cli import languages
-from phi4mm_cli.commands import transcribe, translate
 from phi4mm_cli.commands.sample import SAMPLES
 from phi4mm_cli.commands.schema import json_schema
+from phi4mm_cli.flows import transcribe, translate
 from phi4mm_cli.hearing import Listening
 from phi4mm_cli.media import audio
 from phi4mm_cli.outputs import Translation

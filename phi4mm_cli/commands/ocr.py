@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -15,15 +15,17 @@ from phi4mm_cli.batch import STDOUT, run_files
 from phi4mm_cli.captions.presets import PresetName
 from phi4mm_cli.engine_options import EngineName, EngineOptions
 from phi4mm_cli.errors import UsageError
-from phi4mm_cli.flow import Flow, Gather
+from phi4mm_cli.flow import Flow
+from phi4mm_cli.flows.ocr import Options, flow
 from phi4mm_cli.media import DOCUMENT_SUFFIXES
 from phi4mm_cli.options import BatchOptions, LogOptions, SamplingOptions, option, with_shared
 from phi4mm_cli.output_options import Format, PageOutputOptions
-from phi4mm_cli.outputs import Body, Coverage, Document, Page, Pages
-from phi4mm_cli.paging import ALL_PAGES, Detail, Selection
+from phi4mm_cli.outputs import Body, Document, Pages
+from phi4mm_cli.paging import ALL_PAGES, Detail
+from phi4mm_cli.prompt import CountTokens
 from phi4mm_cli.reading import Reading, TextLayer
 from phi4mm_cli.schema import Profile, Source
-from phi4mm_cli.task import CountTokens, Edition, Task
+from phi4mm_cli.task import Edition, Task
 
 EXAMPLES = """
 [b]Examples[/b]
@@ -69,47 +71,6 @@ class PageEditions:
 
 def _csv_writer(rows: tables.Table) -> writers.Writer:
     return lambda document, file: tables.write_csv(rows, file)
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Which pages are read, and how."""
-
-    pages: Selection = ALL_PAGES
-    reading: Reading = field(default_factory=Reading)
-
-
-def flow(source: Source, options: Options) -> Flow[Pages]:
-    """The text of the pages of `source`. Raises InputError where there is none of them; where none can be read, why."""
-    from phi4mm_cli.media import document as documents
-
-    with documents.Document(source) as document:
-        numbers = options.pages.of(document.page_count)
-        if not numbers:
-            raise documents.no_page(options.pages.first, document.page_count)
-        gather = Gather(reading.read(document, number, options.reading) for number in numbers)
-        yield gather
-    found = gather.values
-    failures = [read.failed for read in found if read.failed is not None]
-    if len(failures) == len(found):
-        raise failures[0]
-    pages = tuple(read.page for read in found)
-    warnings = [warning for read in found for warning in read.warnings]
-    if any(page.text for page in pages):  # a blank page among others is as it should be
-        warnings = [replace(w, healed=True) if w.code == "blank_page" else w for w in warnings]
-    return Pages(
-        text=_marked(pages),
-        pages=pages,
-        coverage=Coverage("pages", document.page_count, len(found) - len(failures)),
-        warnings=tuple(warnings),
-    )
-
-
-def _marked(pages: Sequence[Page]) -> str:
-    """All pages as one Markdown text; where there are several, each under a comment with its number."""
-    if len(pages) == 1:
-        return pages[0].text
-    return "\n\n".join(f"<!-- page {page.page} -->\n\n{page.text}".rstrip("\n") for page in pages)
 
 
 @with_shared
@@ -158,7 +119,6 @@ def command(
         "ocr",
         DOCUMENT_SUFFIXES,
         _probe,
-        _source,
         prepare,
         recorded,
         unit="pages",
@@ -173,9 +133,3 @@ def _probe(path: Path) -> float:
     from phi4mm_cli.media import document
 
     return document.page_count(path)
-
-
-def _source(path: Path) -> Source:
-    from phi4mm_cli.media import audio
-
-    return audio.source(path)

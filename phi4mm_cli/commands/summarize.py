@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from phi4mm_cli import hearing, language_check, languages, material, texts
+from phi4mm_cli import hearing, languages, media, texts
 from phi4mm_cli.batch import run_files
-from phi4mm_cli.commands import describe, transcribe
 from phi4mm_cli.engine_options import EngineOptions
 from phi4mm_cli.errors import InputError, UsageError
 from phi4mm_cli.flow import Flow
-from phi4mm_cli.grounding import Evidence
-from phi4mm_cli.hearing import Listening
+from phi4mm_cli.flows import describe
+from phi4mm_cli.flows.summarize import Options, flow
 from phi4mm_cli.looking import Looking, probe_video
-from phi4mm_cli.material import Material
 from phi4mm_cli.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from phi4mm_cli.options import (
     BatchOptions,
@@ -32,10 +29,11 @@ from phi4mm_cli.options import (
     with_shared,
 )
 from phi4mm_cli.output_options import PageOutputOptions
-from phi4mm_cli.outputs import Body, Point, Summary, SummaryPart, Warning
-from phi4mm_cli.schema import Profile, Source
-from phi4mm_cli.summaries import LENGTHS, NOTHING, Condensed, Plan, Style, Wording, condense, plan
-from phi4mm_cli.task import CountTokens, Task
+from phi4mm_cli.outputs import Body
+from phi4mm_cli.prompt import CountTokens
+from phi4mm_cli.schema import Profile
+from phi4mm_cli.summaries import LENGTHS, Style, Wording, plan
+from phi4mm_cli.task import Task
 from phi4mm_cli.video_options import VideoOptions
 
 LONGEST_PART = 30.0  # minutes of sound; the model card: up to 30 minutes where it is to summarize
@@ -58,104 +56,6 @@ phi4mm summarize mon.json tue.json wed.json --together --prompt "What was decide
 
 cat notes.txt | phi4mm summarize - --length short
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What shapes a summary."""
-
-    plan: Plan
-    wording: Wording = field(default_factory=Wording)
-    listening: Listening = field(default_factory=Listening)  # of what is to be transcribed first
-    seeing: describe.Options | None = None  # of videos, in place of hearing them alone
-
-
-def flow(sources: Sequence[Source], options: Options) -> Flow[Summary]:
-    """The summary of `sources`, recordings or texts: in one request where they fit into it, else in parts.
-
-    Raises InputError.
-    """
-    if options.seeing is not None:
-        [source] = sources
-        return (yield from _seen(source, options.wording, options.seeing))
-    wording, limits = options.wording, options.plan.limits
-    with ExitStack() as files:
-        materials: list[Material] = []
-        for source in sources:
-            one = yield from _material(source, len(sources) > 1, options, files)
-            materials.append(one)
-        evidence = Evidence([line for one in materials for line in one.lines])
-        parts = material.parts(materials, limits, evidence.timed and (wording.grounded or wording.by_times))
-        if not parts:
-            return _summary("", NOTHING, (), materials, wording)
-        condensed = yield from condense(parts, wording, options.plan, _kind(sources, materials), evidence.timed)
-    text, points = condensed.text, tuple[Point, ...]()
-    if wording.by_times:
-        text, points = evidence.chapters(text, _end(materials))
-    elif wording.grounded:
-        text, points = evidence.check(text)
-    return _summary(text, condensed, points, materials, wording)
-
-
-def _seen(source: Source, wording: Wording, seeing: describe.Options) -> Flow[Summary]:
-    """What is seen in a video, and heard where that is asked for, in one request."""
-    found = yield from describe.flow([source], replace(seeing, prompt=wording.whole("the video", False)))
-    part = SummaryPart(sum(picture.tokens for picture in found.pictures), 0.0, found.coverage.total)
-    language = wording.language or language_check.judge(found.text)
-    warnings = (*found.warnings, *_foreign(found.text, wording))
-    return Summary(found.text, wording.name, language, (), (part,), found.coverage, warnings)
-
-
-def _material(source: Source, together: bool, options: Options, files: ExitStack) -> Flow[Material]:
-    """One input: a text, the sound of a recording, or where times are to be named what was said in it."""
-    if texts.is_text(Path(source.path)):
-        return material.read(source, together, options.plan.limits.count)
-    if options.wording.grounded or options.wording.by_times:
-        transcript = yield from transcribe.flow(source, transcribe.Options(listening=options.listening))
-        return material.transcribed(source, transcript, together)
-    return material.heard(source, options.plan.limits, options.listening, files)
-
-
-def _kind(sources: Sequence[Source], materials: Sequence[Material]) -> str:
-    if len(sources) > 1:
-        return "several recordings and texts"
-    return "a recording" if materials[0].coverage.unit == "seconds" else "a text"
-
-
-def _end(materials: Sequence[Material]) -> float:
-    """Where the last chapter ends, in seconds: with the recording, or with the last that was said in a text."""
-    [only] = materials
-    last = only.lines[-1].passage.end or 0.0
-    return max(only.coverage.read, last) if only.coverage.unit == "seconds" else last
-
-
-def _summary(
-    text: str, condensed: Condensed, points: tuple[Point, ...], materials: Sequence[Material], wording: Wording
-) -> Summary:
-    warnings = [warning for one in materials for warning in one.warnings]
-    warnings += condensed.warnings
-    warnings += _foreign(" ".join(point.text for point in points) or text, wording)
-    warnings += (_unsupported(point) for point in points if point.unsupported)
-    return Summary(
-        text=text,
-        style=wording.name,
-        language=wording.language or language_check.judge(text),
-        points=points,
-        parts=condensed.parts,
-        coverage=material.coverage(materials),
-        warnings=tuple(warnings),
-    )
-
-
-def _foreign(written: str, wording: Wording) -> Iterator[Warning]:
-    """Whether what the model wrote, without what it quotes, is in another language than was asked for."""
-    if wording.language and language_check.is_other(written, wording.language):
-        message = f"the summary is not in {languages.TEXT[wording.language]}"
-        yield Warning("wrong_language", message, "kept as it is")
-
-
-def _unsupported(point: Point) -> Warning:
-    return Warning("unsupported_point", f"nothing was found that supports '{point.text}'", "marked in the summary")
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,13 +152,13 @@ def command(
     probe: Callable[[Path], float | None] = partial(_probe, wording.by_times, listening.range)
     if video.given:
         probe = partial(probe_video, how=looking)
-    task = Task("summarize", suffixes, probe, hearing.source, prepare, recorded, tag=TAG)
+    task = Task("summarize", suffixes, probe, prepare, recorded, tag=TAG)
     raise typer.Exit(run_files(task, inputs, batch, engine, output, log, asked.together))
 
 
 def _probe(by_times: bool, part: str | None, path: Path) -> float | None:
     """The length of a recording in seconds, where its header tells. Raises InputError for what cannot be read."""
-    hearing.source(path)
+    media.source(path)
     if not texts.is_text(path):
         return hearing.probe(path)
     passages = texts.read(path)

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from phi4mm_cli import hearing, language_check, languages
+from phi4mm_cli import hearing, languages
 from phi4mm_cli.batch import run_files
 from phi4mm_cli.engine_options import EngineOptions
 from phi4mm_cli.flow import Flow
-from phi4mm_cli.hearing import Listening, Question
+from phi4mm_cli.flows.transcribe import Options, flow
 from phi4mm_cli.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from phi4mm_cli.options import BatchOptions, ListeningOptions, LogOptions, SamplingOptions, option, with_shared
 from phi4mm_cli.output_options import CaptionOutputOptions
-from phi4mm_cli.outputs import WORD_TIMES, Body, Transcript
+from phi4mm_cli.outputs import WORD_TIMES, Body
+from phi4mm_cli.prompt import CountTokens
 from phi4mm_cli.schema import Profile, Source
-from phi4mm_cli.task import CountTokens, Task
-
-PROMPT = "Transcribe the audio clip into text."  # the model card's
-LANGUAGE_PROMPT = "Transcribe the {language} audio clip into text."  # the Open ASR leaderboard's, multilingual
-# The model's authors tell of no way to give it names and terms: this sentence is ours.
-TERMS = " Names and terms: {}."
+from phi4mm_cli.task import Task
 
 EXAMPLES = """
 Every option has a variable of its name ([b]PHI4MM_BATCH_SIZE[/b]) and may stand in a configuration file.
@@ -39,44 +34,6 @@ phi4mm transcribe recordings/ -o out/ --srt --json
 
 phi4mm transcribe board.wav --range 10:00-20:00 --hotwords "Kowalski, Zoltan"
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What shapes a transcript."""
-
-    language: str | None = None  # code; None lets the model judge
-    terms: tuple[str, ...] = ()  # names and terms that may be said
-    prompt: str = ""  # more that the model is told
-    listening: Listening = field(default_factory=Listening)
-    timed: bool = True  # whether somebody will see the times
-
-
-def flow(source: Source, options: Options) -> Flow[Transcript]:
-    """The transcript of `source`: cut into chunks in silence, each transcribed on its own. Raises InputError."""
-    heard = yield from hearing.hear(source, _question(options), options.listening)
-    segments = hearing.segments(heard.answers)
-    text = " ".join(segment.text for segment in segments)
-    return Transcript(
-        text=text,
-        language=options.language or language_check.judge(text),
-        duration=heard.duration,
-        segments=segments,
-        coverage=heard.coverage,
-        warnings=heard.warnings,
-    )
-
-
-def _question(options: Options) -> Question:
-    hints = TERMS.format(", ".join(options.terms)) if options.terms else ""
-    hints += f" {options.prompt}" if options.prompt else ""
-    return Question(instruction(options.language), word_times=options.timed, hints=hints, terms=options.terms)
-
-
-def instruction(language: str | None) -> str:
-    """What the model is asked for, where `language`, a code, is spoken; None lets it judge."""
-    name = languages.AUDIO.get(language or "")
-    return LANGUAGE_PROMPT.format(language=name) if name else PROMPT
 
 
 @with_shared
@@ -123,7 +80,6 @@ def command(
         "transcribe",
         AUDIO_SUFFIXES | VIDEO_SUFFIXES,
         hearing.probe,
-        hearing.source,
         prepare,
         recorded,
         segments=hearing.finished,

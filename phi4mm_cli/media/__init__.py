@@ -1,5 +1,11 @@
 """Media in: decoding, voice activity, cutting. Nothing here knows the model."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
+from phi4mm_cli.schema import Source
+
 # What is looked for in a folder. A file that is named on the command line is judged by its content alone.
 AUDIO_SUFFIXES = frozenset(
     [
@@ -51,3 +57,10 @@ DOCUMENT_SUFFIXES = frozenset(
 )
 
 FRAMES = 16  # of a video that are looked at: so many of each its authors showed the model in VideoMME
+
+
+def source(path: Path) -> Source:
+    """The file as it is now. Raises InputError."""
+    from phi4mm_cli.media import audio
+
+    return audio.source(path)

@@ -17,13 +17,13 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from phi4mm_cli import hearing, languages
+from phi4mm_cli import hearing, languages, media
 from phi4mm_cli.captions.presets import PresetName
-from phi4mm_cli.commands import transcribe, translate
 from phi4mm_cli.driver import run
 from phi4mm_cli.editions import Translations
 from phi4mm_cli.errors import InputError, UsageError
 from phi4mm_cli.flow import Flow
+from phi4mm_cli.flows import transcribe, translate
 from phi4mm_cli.hearing import Listening
 from phi4mm_cli.jobs import Job
 from phi4mm_cli.options import SamplingOptions
@@ -118,7 +118,7 @@ class Recordings:
         with ExitStack() as stack:
             stack.enter_context(form.file.file)
             path = stack.enter_context(self._uploads.kept(form.file.file))
-            source = hearing.source(path)
+            source = media.source(path)
             hearing.require_language(form.language, seat.profile)
             stack.enter_context(seat)
             [outcome] = run([Job("recording", lambda: start(form, how, source))], seat)

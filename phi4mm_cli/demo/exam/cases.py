@@ -15,12 +15,12 @@ import soundfile
 from numpy.typing import NDArray
 from PIL import Image
 
-from phi4mm_cli.commands import transcribe
 from phi4mm_cli.demo.world import sentences
 from phi4mm_cli.demo.world.conversations import Conversation
 from phi4mm_cli.demo.world.lexicon import LANGUAGES, Language, Phrase
 from phi4mm_cli.demo.world.speakers import Speaker
 from phi4mm_cli.flow import Flow
+from phi4mm_cli.flows import transcribe
 from phi4mm_cli.media import audio
 from phi4mm_cli.schema import Clip, Message, Request, Sampling, Source
 

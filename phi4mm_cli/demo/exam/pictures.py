@@ -6,11 +6,11 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from phi4mm_cli.commands import describe, ocr
 from phi4mm_cli.demo.exam.cases import SWITCH, Case, Skill, Studio
 from phi4mm_cli.demo.world import documents, pictures, scenes
 from phi4mm_cli.demo.world.pictures import Drawing
 from phi4mm_cli.flow import Flow
+from phi4mm_cli.flows import describe, ocr
 from phi4mm_cli.looking import Looking
 from phi4mm_cli.schema import Clip, Profile, Source
 from phi4mm_cli.video_options import VideoOptions

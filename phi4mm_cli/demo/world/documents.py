@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 
-from phi4mm_cli.commands import translate
 from phi4mm_cli.demo.world.conversations import Conversation, answer, user
 from phi4mm_cli.demo.world.lexicon import CITIES, FOODS, LANGUAGES, NAMES, Language, Phrase
 from phi4mm_cli.demo.world.scenes import (
@@ -20,6 +19,7 @@ from phi4mm_cli.demo.world.scenes import (
     scene,
 )
 from phi4mm_cli.demo.world.sentences import draw, say, sentence
+from phi4mm_cli.flows import translate
 
 STORY: tuple[Phrase, ...] = (
     {

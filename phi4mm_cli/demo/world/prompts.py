@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from phi4mm_cli import prompt, reading
-from phi4mm_cli.commands import transcribe, translate
 from phi4mm_cli.demo.world import documents, lexicon, scenes
+from phi4mm_cli.flows import transcribe, translate
 
 TRANSCRIBE = transcribe.PROMPT
 TRANSCRIBE_IN = transcribe.LANGUAGE_PROMPT.replace("{language}", "{}")
