@@ -53,7 +53,7 @@ for path in sorted(Path(folder).iterdir()):
 def make_clips(folder: Path, files: int) -> tuple[float, list[str]]:
     """`files` clips of one sentence each; the seconds of sound in all of them, and what is said in each."""
     samples, rate = soundfile.read(SAMPLES / "meeting.flac", dtype="float32")
-    sentences = json.loads((SAMPLES / "meeting.json").read_text(encoding="utf-8"))["sentences"]
+    sentences = json.loads((SAMPLES / "meeting.reference.json").read_text(encoding="utf-8"))["sentences"]
     seconds, texts = 0.0, []
     for i in range(files):
         sentence = sentences[i % len(sentences)]

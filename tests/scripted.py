@@ -20,7 +20,7 @@ T = TypeVar("T")
 MEETING = SAMPLES / "meeting.flac"
 WORDS = [
     word
-    for sentence in json.loads((SAMPLES / "meeting.json").read_text(encoding="utf-8"))["sentences"]
+    for sentence in json.loads((SAMPLES / "meeting.reference.json").read_text(encoding="utf-8"))["sentences"]
     for word in sentence["words"]
 ]
 

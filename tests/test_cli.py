@@ -54,6 +54,12 @@ def test_formats_go_to_the_current_folder(phi4mm: Phi4mm, tmp_path: Path, asked:
     assert {"one.srt", "one.json"} <= set(tree(tmp_path))
 
 
+def test_the_sample_stays_beside_its_transcript(phi4mm: Phi4mm) -> None:
+    assert phi4mm("sample").stdout == "meeting.flac\nmeeting.reference.json\n"
+    assert phi4mm("transcribe", "meeting.flac", "--json", *ECHO).returncode == 0
+    assert phi4mm("sample").returncode == 0  # nothing has been written over it
+
+
 def test_folders_are_mirrored(phi4mm: Phi4mm, tmp_path: Path) -> None:
     run = phi4mm("transcribe", "a", "talk.wav", "-o", "out", *ECHO)
     assert (run.returncode, run.stdout) == (0, "")

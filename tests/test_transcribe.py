@@ -25,7 +25,7 @@ from phi4mm_cli.commands.schema import json_schema
 
 DEMO = ("--model", "demo")
 MEETING = SAMPLES / "meeting.flac"
-REFERENCE = json.loads((SAMPLES / "meeting.json").read_text(encoding="utf-8"))
+REFERENCE = json.loads((SAMPLES / "meeting.reference.json").read_text(encoding="utf-8"))
 
 
 def plain(text: str) -> str:

@@ -326,7 +326,7 @@ def test_the_sample_in_french(phi4mm: Phi4mm, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"meeting.fr.srt", "meeting.en.srt", "meeting.fr.json"}
     result = json.loads((tmp_path / "meeting.fr.json").read_text(encoding="utf-8"))
     Draft202012Validator(json_schema()).validate(result)
-    reference = json.loads((SAMPLES / "meeting.json").read_text(encoding="utf-8"))
+    reference = json.loads((SAMPLES / "meeting.reference.json").read_text(encoding="utf-8"))
     assert sacrebleu.corpus_chrf([result["source_text"]], [[reference["text"]]]).score > 80
     assert (result["language"], result["source_language"]) == ("fr", "en")
     assert "La réunion commence à six heures vendredi." in result["text"]

@@ -1,4 +1,4 @@
-"""Makes the sample meeting: `python -m phi4mm_cli.demo.meeting FOLDER` writes meeting.flac and meeting.json.
+"""Makes the sample meeting: `python -m phi4mm_cli.demo.meeting FOLDER` writes meeting.flac and meeting.reference.json.
 
 Synthetic voices say sentences within what the demo checkpoint knows, with pauses and light noise. It is a recording
 to try the program on, not a measure of it: its sentences and voices were chosen within the checkpoint's grammar.
@@ -80,7 +80,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     samples, reference = make()
     soundfile.write(folder / "meeting.flac", samples, RATE, subtype="PCM_16")
-    (folder / "meeting.json").write_text(json.dumps(reference, indent=1) + "\n", encoding="utf-8")
+    (folder / "meeting.reference.json").write_text(json.dumps(reference, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
