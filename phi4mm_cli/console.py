@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -73,8 +74,14 @@ def tell(message: str, kind: str = "note") -> None:
     sys.stderr.flush()
 
 
+def say_bug(error: Exception, where: str = "") -> None:
+    """An error that nobody has foreseen, with its traceback: it is worth a report."""
+    say(f"{where}unexpected {type(error).__name__}: {error}", "error")
+    write("".join(traceback.format_exception(error)))
+
+
 def write(text: str) -> None:
-    """Lines for people who look for a bug, on stderr as they are, and in the log."""
+    """Lines as they are, on stderr and in the log."""
     for line in text.splitlines():
         _record(line)
     sys.stderr.write(text.encode("utf-8", "replace").decode())

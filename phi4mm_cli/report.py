@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -58,13 +57,12 @@ class Report:
         self.tally.counted({"rules": warnings})
 
     def failed(self, label: str, error: Exception) -> None:
-        """An input has none. A bug is shown with its traceback: it is worth a report."""
+        """An input has none."""
         self.tally.add_failed(label, error)
         if isinstance(error, Phi4Error):
             console.say(f"{label}: {error}", "error")
         else:
-            console.say(f"{label}: unexpected {type(error).__name__}: {error}", "error")
-            console.write("".join(traceback.format_exception(error)))
+            console.say_bug(error, f"{label}: ")
         if self._on_failure is not None:
             self._on_failure(label, error)
 

@@ -60,7 +60,7 @@ def test_what_is_refused(values: dict[str, Any], message: str) -> None:
 def test_refused_before_anything_is_read(phi4mm: Phi4mm) -> None:
     run = phi4mm("transcribe", "missing.wav", "--top-p", "7")
     assert (run.returncode, run.stdout) == (2, "")
-    assert run.stderr == "phi4mm: error: --top-p is 0 to 1, not 7.0\n"
+    assert run.stderr == "phi4mm: error: --top-p is 0 to 1, not 7\n"
 
 
 def test_options_and_variables_reach_the_model_and_the_record(phi4mm: Phi4mm, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from phi4mm_cli.flows import transcribe
 from phi4mm_cli.jobs import Job
 from phi4mm_cli.media import audio
 from phi4mm_cli.schema import Message, Request, Result, Sampling
+from phi4mm_cli.serving.refusal import Refusal
 from phi4mm_cli.serving.seat import Seat, Withdrawn
 from phi4mm_cli.serving.shared import Event, SharedEngine
 
@@ -84,7 +85,7 @@ def test_errors_are_told_to_whom_they_concern() -> None:
                 return said("fine")
 
     with at_work(ScriptedEngine(script)) as shared:
-        for text, kind in (("bad", RequestError), ("bug", ZeroDivisionError), ("good", Result)):
+        for text, kind in (("bad", RequestError), ("bug", Refusal), ("good", Result)):
             client = Client(shared, asking(text))
             assert isinstance(client.last(), kind)
             assert client.done == 1

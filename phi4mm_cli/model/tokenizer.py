@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from phi4mm_cli.errors import MissingError
-from phi4mm_cli.model.folder import AGAIN, in_a_line, read_text
+from phi4mm_cli.model.folder import AGAIN, in_a_line, read_json
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
@@ -17,10 +17,13 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     Raises MissingError where there is none that can be read.
     """
     path = folder / "tokenizer.json"
+    content = read_json(path)
     try:
-        content = json.loads(read_text(path))
         for token in content["added_tokens"]:
             token["special"] |= token["content"].startswith("<|")  # or texts could not be kept from naming it
+    except (AttributeError, KeyError, TypeError) as error:
+        raise MissingError(f"{path} is no tokenizer: {in_a_line(error)}", AGAIN) from error
+    try:
         tokenizer = Tokenizer.from_str(json.dumps(content))
     except Exception as error:  # the tokenizers library has no narrower class
         raise MissingError(f"{path} is no tokenizer: {in_a_line(error)}", AGAIN) from error

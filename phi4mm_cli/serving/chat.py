@@ -21,6 +21,7 @@ from phi4mm_cli.serving import asked, refusal
 from phi4mm_cli.serving.body import read_chat, read_tokenize
 from phi4mm_cli.serving.gate import note, require_json
 from phi4mm_cli.serving.names import Names
+from phi4mm_cli.serving.refusal import Refusal
 from phi4mm_cli.serving.shared import Event, SharedEngine
 from phi4mm_cli.serving.uploads import Uploads
 from phi4mm_cli.tools.calls import CallError, parse
@@ -116,10 +117,8 @@ async def _lines(
         note(http, _counts(event))
         for chunk in reply.end(event, usage):
             yield _line(chunk)
-    except Exception as error:  # the status has been sent: what is left is to say it here
+    except (Phi4Error, Refusal) as error:  # the status has been sent: what is left is to say it here
         yield _line(refusal.of(error).body)
-        if not isinstance(error, Phi4Error):
-            raise
     else:
         yield "data: [DONE]\n\n"
     finally:

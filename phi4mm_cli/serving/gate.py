@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hmac import compare_digest
@@ -103,8 +102,7 @@ class _Visit:
         except Refusal as refusal:
             await refusal.response()(self._scope, self._receive, self._send)
         except Exception as error:  # noqa: BLE001 - the client has been told; here it is told to whoever can mend it
-            console.say(f"unexpected {type(error).__name__}: {error}", "error")
-            console.write("".join(traceback.format_exception(error)))
+            console.say_bug(error)
 
     def _admit(self) -> None:
         """Raise Refusal where the request is not let in."""

@@ -6,7 +6,6 @@ Requests that come while the engine works share its next batch. Answers that are
 from __future__ import annotations
 
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from phi4mm_cli import console
 from phi4mm_cli.engines import Engine
 from phi4mm_cli.errors import Phi4Error, RequestError
 from phi4mm_cli.schema import Request, Result
+from phi4mm_cli.serving import refusal
+from phi4mm_cli.serving.refusal import Refusal
 
 TURN = 0.2  # seconds that streams have before the next batch, or as long as the last one took
 POLL_SECONDS = 0.05  # how long an engine that works elsewhere may be waited for while clients may come
@@ -158,8 +159,7 @@ class SharedEngine:
         except Phi4Error:
             raise
         except Exception as error:  # noqa: BLE001 - a bug met in one answer must not end the server
-            _report(error)
-            event = error
+            event = _told(error)
         self._streams.remove(ticket)
         ticket.end(event)
 
@@ -170,13 +170,12 @@ class SharedEngine:
         except Phi4Error:
             raise
         except Exception as error:  # noqa: BLE001 - a bug met in one batch must not end the server
-            _report(error)
-            outcomes = []
+            refused, outcomes = _told(error), []
             failed, self._owners = self._owners, {}
             for key, owners in failed.items():
                 self.engine.cancel(key)
                 for ticket in owners:
-                    ticket.end(error)
+                    ticket.end(refused)
         if outcomes:
             self._on_batch(len(outcomes))
         for key, outcome in outcomes:
@@ -191,7 +190,7 @@ class SharedEngine:
             ticket.end(error)
 
 
-def _report(error: Exception) -> None:
-    """A bug is shown with its traceback: it is worth a report."""
-    console.say(f"unexpected {type(error).__name__}: {error}", "error")
-    console.write("".join(traceback.format_exception(error)))
+def _told(bug: Exception) -> Refusal:
+    """What clients are told of a bug, which is said here in full."""
+    console.say_bug(bug)
+    return refusal.of(bug)
