@@ -189,6 +189,7 @@ class Profile:
     notice: str | None = None  # what every user of it should be told
     context: int = 131072  # tokens: the longest prompt together with its answer
     longest_clip: float = 1800.0  # seconds: the model card, of recordings that it is to summarize
+    adapters: tuple[str, ...] = ("speech", "vision")  # that it has
 
 
 class Piece(str):

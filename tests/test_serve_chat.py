@@ -18,6 +18,7 @@ from phi4mm_cli.commands.sample import SAMPLES
 from phi4mm_cli.engines import open_engine
 from phi4mm_cli.flows.transcribe import PROMPT
 from phi4mm_cli.media import audio
+from phi4mm_cli.model.checkpoint import resolve
 from phi4mm_cli.schema import Clip, Message, Request, Result, Sampling
 
 TOOL = {
@@ -57,8 +58,7 @@ def test_models_are_listed_as_vllm_lists_them(demo_server: Server) -> None:
     models = client(demo_server).models.list().data
     assert [(model.id, model.model_dump()["parent"]) for model in models] == [
         ("phi4mm", None),
-        ("speech", "phi4mm"),
-        ("vision", "phi4mm"),
+        *((name, "phi4mm") for name in resolve("demo").profile.adapters),
     ]
     assert models[0].model_dump()["max_model_len"] == 131072
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from phi4mm_cli.errors import MissingError, UsageError
 from phi4mm_cli.model.folder import Layout, in_a_line, in_gb, layout_of, read_json, require_shards, shards_of
+from phi4mm_cli.model.layout import ADAPTERS
 from phi4mm_cli.schema import Profile
 
 DEFAULT_MODEL = "microsoft/Phi-4-multimodal-instruct"
@@ -107,8 +108,14 @@ def _checkpoint(folder: Path, name: str, revision: str | None, adapters: Adapter
         languages=None if languages is None else tuple(languages),
         notice=own.get("notice"),
         context=int(config.get("max_position_embeddings", Profile().context)),
+        adapters=tuple(name for name in ADAPTERS if name in dict(adapters) or _has_adapter(folder, config, name)),
     )
     return Checkpoint(folder, own.get("name", name), revision, own.get("dtype"), profile, layout, adapters)
+
+
+def _has_adapter(folder: Path, config: dict[str, Any], name: str) -> bool:
+    """Whether the model comes with it: in its shards, as an original config.json says, or in a folder beside them."""
+    return bool(config.get(f"{name}_lora")) or (folder / f"{name}-lora").is_dir()
 
 
 # ------------------------------------------------------------------------------------------------------- the Hub

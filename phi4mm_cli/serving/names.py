@@ -10,12 +10,11 @@ from phi4mm_cli.schema import Profile, to_json
 from phi4mm_cli.serving.refusal import Refusal
 
 BASE = "phi4mm"
-ADAPTERS = ("speech", "vision")  # as vLLM is told to call them, on the model card
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """One model under its own name, `phi4mm`, and those of its adapters.
+    """One model under its own name, `phi4mm`, and those of its adapters, as the model card has vLLM call them.
 
     All of them mean the same: which adapter is at work follows from what a request holds, as the model was trained.
     """
@@ -26,7 +25,7 @@ class Names:
 
     def require(self, name: str | None) -> str:
         """The name that the answer gives back. Raises Refusal."""
-        known = (BASE, self.own, *ADAPTERS)
+        known = (BASE, self.own, *self.profile.adapters)
         if name is not None and name not in known:
             message = f"there is no model of that name here; there are {', '.join(dict.fromkeys(known))}"
             raise Refusal(404, message, "model", "model_not_found")
@@ -38,7 +37,7 @@ class Names:
             "max_model_len": self.profile.context,
             "profile": to_json(self.profile),
         }
-        return [base, *(self._entry(name, self.own, BASE) | {"max_model_len": None} for name in ADAPTERS)]
+        return [base, *(self._entry(name, self.own, BASE) | {"max_model_len": None} for name in self.profile.adapters)]
 
     def _entry(self, name: str, root: str, parent: str | None) -> dict[str, Any]:
         owner = {"object": "model", "created": self.began, "owned_by": "phi4mm"}
