@@ -45,6 +45,17 @@ def test_probe_sees_heavy_modules(tmp_path: Path) -> None:
     assert "numpy" in modules
 
 
+# What a question in writing does not need: other ways of loading and storing weights, sound, films, statistics.
+UNUSED = {"peft", "bitsandbytes", "librosa", "sklearn", "pandas", "av", "silero_vad", "onnxruntime"}
+
+
+def test_a_text_request_loads_what_it_needs_alone(tmp_path: Path) -> None:
+    modules, stdout = loaded("chat", "What is two plus three?", "--model", "demo", "--no-history", cwd=tmp_path)
+    assert stdout.strip()
+    assert "torch" in modules
+    assert not modules & UNUSED
+
+
 def test_wrong_language_is_told_without_loading_anything(tmp_path: Path) -> None:
     modules, stdout = loaded("transcribe", "x.wav", "--language", "klingon", cwd=tmp_path)
     assert not modules & HEAVY

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from phi4mm_cli.engines import Listener, Silence
 from phi4mm_cli.engines.devices import device_names
+from phi4mm_cli.engines.importing import import_quickly
 from phi4mm_cli.engines.queue import Waiting
 from phi4mm_cli.errors import MemoryExhaustedError, Phi4Error, RequestError, UsageError
 from phi4mm_cli.model.checkpoint import Checkpoint
@@ -121,9 +122,9 @@ class LocalEngine:
         """
         if not len(self._waiting):
             return []
+        model = self._loaded()
         from phi4mm_cli.model.encoding import read
 
-        model = self._loaded()
         outcomes: list[tuple[str, Outcome]] = []
         groups: dict[str, dict[str, Prompt]] = {}
         for request in self._waiting.take(self.rows):
@@ -160,10 +161,10 @@ class LocalEngine:
             return (yield from pieces)
 
     def _pieces(self, request: Request) -> Generator[str, None, Result]:
+        model = self._loaded()
         from phi4mm_cli.model import generate
         from phi4mm_cli.model.kept import Kept
 
-        model = self._loaded()
         kept = self._kept = self._kept or Kept()
         prompt, _ = _compose(model, request, kept.medium)
         with _within_memory("a single request"), closing(generate.stream(model, prompt, kept)) as answer:
@@ -195,6 +196,7 @@ class LocalEngine:
         return self._model
 
     def _load(self) -> Model:
+        import_quickly("phi4mm_cli.model.generate")  # and with it all that an answer needs
         from phi4mm_cli.model import memory
         from phi4mm_cli.model.loading import assemble, open_contents
         from phi4mm_cli.model.precision import choose_dtype
@@ -295,5 +297,5 @@ def _within_memory(what: str) -> Iterator[None]:
         signs = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "could not create a primitive")
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in signs):
             raise
-        advice = "Use shorter clips or smaller pictures, --quantize int4, a smaller --dtype, or --device cpu"
+        advice = "Use shorter clips or texts, smaller pictures, --quantize int4, a smaller --dtype, or --device cpu"
         raise MemoryExhaustedError(f"{what} does not fit into memory", advice) from error

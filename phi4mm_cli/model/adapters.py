@@ -2,15 +2,16 @@
 
 The released model hears only with its speech adapter at work and sees only with its vision adapter, which is also the
 one for sound beside pictures; it answers text with none. Two at work at once would add up.
+
+Layers have peft's names, and compute what peft's do. peft itself takes seconds to import, and with it whatever it finds
+installed of the libraries that quantize.
 """
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections.abc import Mapping
-from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from phi4mm_cli.model.configs import LoraSettings
@@ -19,33 +20,49 @@ from phi4mm_cli.model.configs import LoraSettings
 TARGETS = r"model\.layers\.\d+\.(self_attn\.(qkv|o)_proj|mlp\.(gate_up|down)_proj)"
 
 
+class Adapted(nn.Module):
+    """A linear layer and what the adapter at work adds to it: alpha / rank times B A (LoRA, Hu et al. 2021)."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base_layer = base
+        self.lora_A, self.lora_B = nn.ModuleDict(), nn.ModuleDict()
+        self.scaling: dict[str, float] = {}
+        self.active: str | None = None
+
+    def add(self, name: str, down: Tensor, up: Tensor, scaling: float) -> None:
+        """Add an adapter, not at work: A is `down` (rank, inputs), B is `up` (outputs, rank)."""
+        self.lora_A[name], self.lora_B[name] = _linear(down), _linear(up)
+        self.scaling[name] = scaling
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As the layer: (..., inputs) to (..., outputs)."""
+        output: Tensor = self.base_layer(input)
+        if self.active not in self.scaling:
+            return output
+        added: Tensor = self.lora_B[self.active](self.lora_A[self.active](input))
+        return output + added * self.scaling[self.active]
+
+
 def load_adapter(network: nn.Module, name: str, settings: LoraSettings, tensors: Mapping[str, Tensor]) -> None:
-    """Put an adapter into the network under `name`, switched off. `tensors` are named as in files.
-
-    Scaling is alpha / rank.
-    """
-    from peft import LoraConfig, inject_adapter_in_model  # on use: it takes a second
-
-    # The layers by name: a list of their last names, as in the released adapter_config.json, would also match layers
-    # of the audio encoder, for which there are no tensors.
-    modules = {key.rsplit(".lora_", 1)[0] for key in tensors}
-    targets = "|".join(map(re.escape, sorted(modules)))
-    alpha: Any = settings.alpha  # may be a fraction, whatever peft declares
-    lora = LoraConfig(r=settings.rank, lora_alpha=alpha, target_modules=targets, inference_mode=True)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second adapter is what is meant
-        inject_adapter_in_model(lora, network, adapter_name=name, low_cpu_mem_usage=True)
-    state = {key.removesuffix(".weight") + f".{name}.weight": tensor for key, tensor in tensors.items()}
-    network.load_state_dict(state, strict=False, assign=True)
-    switch_adapter(network, None)
+    """Put an adapter into the network under `name`, switched off. `tensors` are named as in files."""
+    for module in {key.rsplit(".lora_", 1)[0] for key in tensors}:
+        layer = network.get_submodule(module)
+        if not isinstance(layer, Adapted):
+            layer = Adapted(layer)
+            network.set_submodule(module, layer)
+        down, up = (tensors[f"{module}.lora_{side}.weight"] for side in "AB")
+        layer.add(name, down, up, settings.alpha / settings.rank)
 
 
 def switch_adapter(network: nn.Module, name: str | None) -> None:
     """Put adapter `name` to work, and no other; None for the bare weights."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
     for module in network.modules():
-        if isinstance(module, BaseTunerLayer):
-            module.enable_adapters(name is not None)
-            if name is not None:
-                module.set_adapter(name)
+        if isinstance(module, Adapted):
+            module.active = name
+
+
+def _linear(weight: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device=torch.device("meta"))
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    return layer
