@@ -190,6 +190,20 @@ def test_an_answer_is_stopped_and_the_conversation_goes_on(tmp_path: Path) -> No
     assert not [*(tmp_path / "state").rglob("*")]
 
 
+def test_a_question_that_fails_is_asked_again(tmp_path: Path) -> None:
+    picture, away = tmp_path / "p.png", tmp_path / "away.png"
+    Image.new("RGB", (30, 20)).save(picture)
+    at = Terminal(program(tmp_path, ["5."], ("chat", "--image", "p.png", "--no-history")), tmp_path)
+    at.wait_for(HELLO, "[p.png] >")
+    picture.rename(away)
+    at.type("How many?" + ENTER)
+    at.wait_for("what is attached stays; /undo takes it back", "[p.png] >")
+    away.rename(picture)
+    at.type(UP + ENTER)
+    at.wait_for("[p.png] > How many?", "5.", ">")  # and not an empty list of Markdown
+    assert at.end() == 0
+
+
 def test_only_answers_go_to_a_pipe(tmp_path: Path) -> None:
     read, write = os.pipe()
     at = Terminal(program(tmp_path, ["**One.**", "Two."], ("chat",)), tmp_path, stdout=write)

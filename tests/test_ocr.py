@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -447,6 +448,22 @@ def test_pages_do_not_pile_up_in_memory(tmp_path: Path) -> None:
         assert np.asarray(document.read(Picture(source, number))).shape == (2339, 1654, 3)
         sizes.append(own.memory_info().rss)
     assert sizes[-1] - sizes[9] < 30e6  # a page has 12 MB
+
+
+@pytest.mark.slow
+def test_500_pages_through_a_model_take_the_memory_of_100(tmp_path: Path, tiny_folder: Path) -> None:
+    peaks = []
+    for count in (100, 500):
+        write_texts(tmp_path / "long.pdf", [[f"Line {line}" for line in range(12)]] * count, points=(216, 288))
+        arguments = ("--json", "-o", f"out{count}", "--max-new-tokens", "4", "--device", "cpu", "-q")
+        command = [sys.executable, "-m", "phi4mm_cli", "ocr", "long.pdf", *arguments, "--model", str(tiny_folder)]
+        run = subprocess.Popen(command, cwd=tmp_path)
+        _, status, usage = os.wait4(run.pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        written = json.loads((tmp_path / f"out{count}" / "long.json").read_text(encoding="utf-8"))
+        assert [page["page"] for page in written["pages"]] == [*range(1, count + 1)]
+        peaks.append(usage.ru_maxrss * 1024)
+    assert peaks[1] - peaks[0] < 100e6, peaks
 
 
 def test_a_long_document_can_be_stopped(tmp_path: Path) -> None:
