@@ -25,6 +25,8 @@ from phi4mm_cli.schema import ModelInfo, Request, Result, Source
 from phi4mm_cli.sharding import Shard
 from phi4mm_cli.task import Plan, Task
 
+SHORT_SECONDS = 15.0
+
 
 @dataclass(frozen=True, slots=True)
 class _Todo:
@@ -129,7 +131,8 @@ class Desk:
 
     def _begin(self, work: Work, length: float | None) -> list[Source]:
         sources = [media.source(file.path) for file in work.inputs]
-        self.journal.started(work, sources, length)
+        is_short = self.task.unit == "seconds" and length is not None and length <= SHORT_SECONDS
+        self.journal.started(work, sources, length, is_short)
         return sources
 
     def _begin_named(self, name: str, work: Work, claims: files.Claims | None, bar: Display) -> list[Source]:

@@ -82,13 +82,15 @@ class Claims:
     def __init__(self, folder: Path, overwrite: bool = True) -> None:
         self._folder, self._overwrite = folder, overwrite
         self._owners: dict[Path, str] = {}  # of outputs: the path of their input
-        self._sources: set[Path] = set()
+        self._sources: set[str] = set()
+        self._real: dict[str, str] = {}  # folders as they are without links
         self._writable: set[Path] = set()  # folders
         self._lock = threading.Lock()
 
     def read(self, work: Input | Work) -> None:
         """What `work` is made of is not to be written."""
-        self._sources.update(file.path.resolve() for file in work.inputs)
+        for file in work.inputs:
+            self._sources |= self._places(file.path)
 
     def write(self, work: Input | Work, extensions: Sequence[str]) -> None:
         """`work` will be written with these. Raises UsageError where it may not be."""
@@ -100,12 +102,20 @@ class Claims:
                     f"{label_of(Path(other))} and {work.label} would both write {label_of(target)}",
                     "Rename one, or give them different output folders with -o",
                 )
-            if target.resolve() in self._sources:
+            if not self._sources.isdisjoint(self._places(target)):
                 message = f"{label_of(target)} is an input; it is not overwritten"
                 raise UsageError(message, "Give another folder with -o")
             if target.parent not in self._writable:
                 _check_writable(target.parent)
                 self._writable.add(target.parent)
+
+    def _places(self, path: Path) -> set[str]:
+        """Where the file is, and where it leads if it is a link; folders are looked at once."""
+        folder, name = os.path.split(path)
+        if folder not in self._real:
+            self._real[folder] = os.path.realpath(folder)
+        place = os.path.join(self._real[folder], name)  # noqa: PTH118 - paths of many files take their time
+        return {place, os.path.realpath(place)} if os.path.islink(place) else {place}  # noqa: PTH114
 
     def take(self, work: Work, extensions: Sequence[str], is_unfinished: bool) -> None:
         """Read and write `work`, beside others in other threads; outputs of one that `is_unfinished` may be there.

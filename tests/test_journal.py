@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ from scripted import said
 
 from phi4mm_cli.engine_options import EngineName, EngineOptions
 from phi4mm_cli.errors import RequestError
-from phi4mm_cli.journal import FOLDER, results, states
+from phi4mm_cli.journal import FOLDER, states
+from phi4mm_cli.journal.records import file_name
+from phi4mm_cli.journal.results import Results
 from phi4mm_cli.schema import Request, Result
 
 
@@ -201,12 +204,27 @@ def test_a_torn_line_loses_itself_only(phi4mm_here: HereRun, tmp_path: Path) -> 
 
 def test_a_damaged_result_is_made_again(phi4mm_here: HereRun, tmp_path: Path) -> None:
     phi4mm_here(*HEAR)
+    kept = tmp_path / "out" / FOLDER / "results.jsonl"
+    first, second, third = kept.read_bytes().splitlines(keepends=True)
+    kept.write_bytes(first[:-50] + b"\n\n" + second + third[:-50])
+    again = phi4mm_here(*HEAR, "--txt", "--captions", "bbc")
+    assert (again.code, again.last, again.asked) == (0, "3 inputs: 3 done", 2)
+    assert phi4mm_here(*HEAR, "--txt", "--captions", "netflix").asked == 0
+
+
+def test_a_long_result_is_damaged_alone(phi4mm_here: HereRun, tmp_path: Path) -> None:
+    def hears(length: int) -> Callable[[Request], Result]:
+        return lambda _: said("Some words that nobody says. " * length)
+
+    for length in (1, 400, 1, 400):  # short ones and long ones take each other's place
+        assert phi4mm_here(*HEAR, "--force", engine=hears(length)).asked >= 3
+        assert phi4mm_here(*HEAR, "--txt", "--captions", "bbc").asked == 0
+        assert len((tmp_path / "out" / "a.txt").read_text(encoding="utf-8").split()) >= 5 * length
     kept = sorted((tmp_path / "out" / FOLDER / "results").iterdir())
     assert len(kept) == 3
     kept[0].write_bytes(kept[0].read_bytes()[:-50])
     kept[1].write_bytes(b"")
-    again = phi4mm_here(*HEAR, "--txt", "--captions", "bbc")
-    assert (again.code, again.last, again.asked) == (0, "3 inputs: 3 done", 2)
+    assert phi4mm_here(*HEAR, "--txt", "--captions", "netflix").asked == 2
 
 
 def test_a_journal_of_a_later_version_is_left_alone(phi4mm_here: HereRun, tmp_path: Path) -> None:
@@ -243,14 +261,17 @@ def test_a_run_may_go_on_with_another_engine_that_computes_the_same() -> None:
 
 def test_a_result_comes_back_as_it_was(phi4mm_here: HereRun, tmp_path: Path) -> None:
     phi4mm_here(*HEAR, "--srt")
-    [path, *_] = sorted((tmp_path / "out" / FOLDER / "results").iterdir())
-    head, text = path.read_bytes().splitlines()
-    key = next(key for key in states.read(tmp_path / "out").of if results._path(path.parent, key) == path)
-    found = results.kept(path.parent, key, json.loads(head)["task"], True)
+    pile = tmp_path / "out" / FOLDER / "results.jsonl"
+    first, *_ = pile.read_bytes().splitlines()
+    past = states.read(tmp_path / "out").of
+    key = next(key for key in past if file_name(key) == json.loads(first)["of"])
+    kept = Results(pile.with_name("results"))
+    found = kept.kept(key, past[key].task, True)
     assert found is not None
     assert found[1].body.segments[0].words  # type: ignore[union-attr]
-    results.keep(path.parent, key, json.loads(head)["task"], found[0], True, found[1])
-    assert path.read_bytes().splitlines() == [head, text]
+    kept.keep(key, past[key].task, found[0], True, found[1])
+    kept.close()
+    assert pile.read_bytes().splitlines()[-1] == first
 
 
 # --------------------------------------------------------------------------------------------------- two runs

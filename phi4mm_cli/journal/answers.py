@@ -4,19 +4,24 @@
 request), `result`, and how far into the input it reaches, `end` in seconds or `page`. The file is removed as soon as
 the input has its result, and begun anew where the input or its task is another. So there is at most one for each input
 that was begun and has no result: those in hand when a run was stopped, and those that failed.
+
+Those for short inputs are lines of one file, `requests.jsonl` (of a shard `requests-3-of-8.jsonl`), which is removed by
+a run that comes to its end without failures. A line has what it is of, too.
 """
 
 from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from phi4mm_cli.engines import Engine
 from phi4mm_cli.errors import RequestError
+from phi4mm_cli.journal.pile import Pile
 from phi4mm_cli.journal.records import Key, Stamp, file_name, line, restored
 from phi4mm_cli.schema import ModelInfo, Profile, Request, Result
 
@@ -26,7 +31,7 @@ class Answers:
 
     def __init__(self, folder: Path, key: Key, task: str, stamp: Stamp) -> None:
         self._path = folder / f"{file_name(key)}.jsonl"
-        self._head = {"task": task, "size": stamp.size, "hash": stamp.hash}
+        self._head = _head(task, stamp)
 
     def known(self) -> dict[str, Result]:
         """What an earlier run has been answered, by the requests' keys. What is of something else is removed."""
@@ -36,7 +41,7 @@ class Answers:
         if lines and lines[0] == self._head:
             with self._path.open("ab") as file:
                 file.write(b"\n")  # ends a line that is torn; an empty one is passed over
-            return {key: result for key, result in map(_answer, lines[1:]) if result is not None}
+            return _answers(lines[1:])
         self.remove()
         return {}
 
@@ -51,6 +56,30 @@ class Answers:
     def remove(self) -> None:
         """They are needed no more."""
         self._path.unlink(missing_ok=True)
+
+
+class ShortAnswers:
+    """Those of one short input, among others'."""
+
+    def __init__(self, pile: Pile, key: Key, task: str, stamp: Stamp, earlier: Sequence[Mapping[str, Any]]) -> None:
+        self._pile, self._head = pile, {"of": file_name(key), **_head(task, stamp)}
+        self._earlier = [line for line in earlier if self._head.items() <= line.items()]
+
+    def known(self) -> dict[str, Result]:
+        """What an earlier run has been answered, by the requests' keys."""
+        return _answers(self._earlier)
+
+    def add(self, request: Request, result: Result) -> None:
+        """Keep an answer. Raises OSError."""
+        self._pile.add(line({**self._head, "key": request.key, "result": result}))
+
+    def remove(self) -> None:
+        """They are needed no more, and are removed with the others."""
+        self._earlier = []
+
+
+def _head(task: str, stamp: Stamp) -> dict[str, Any]:
+    return {"task": task, "size": stamp.size, "hash": stamp.hash}
 
 
 def read(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -68,11 +97,12 @@ def read(path: Path) -> Iterator[Mapping[str, Any]]:
         return
 
 
-def _answer(plain: Mapping[str, Any]) -> tuple[str, Result | None]:
-    try:
-        return plain["key"], restored(Result, plain["result"])
-    except (KeyError, ValueError):
-        return "", None
+def _answers(lines: Iterable[Mapping[str, Any]]) -> dict[str, Result]:
+    found: dict[str, Result] = {}
+    for plain in lines:
+        with suppress(KeyError, ValueError):
+            found[plain["key"]] = restored(Result, plain["result"])
+    return found
 
 
 class Replaying:

@@ -19,10 +19,12 @@ from phi4mm_cli import __version__
 from phi4mm_cli.engines import Engine
 from phi4mm_cli.errors import InputError, Phi4Error, StorageError, UsageError
 from phi4mm_cli.files import Work
-from phi4mm_cli.journal import lock, results, states
-from phi4mm_cli.journal.answers import Answers, Replaying
+from phi4mm_cli.journal import lock, states
+from phi4mm_cli.journal.answers import Answers, Replaying, ShortAnswers
 from phi4mm_cli.journal.no_journal import NoJournal
-from phi4mm_cli.journal.records import FOLDER, VERSION, Key, Order, Stamp, digest, line
+from phi4mm_cli.journal.pile import Pile
+from phi4mm_cli.journal.records import FOLDER, VERSION, Key, Order, Stamp, digest, file_name, line
+from phi4mm_cli.journal.results import Results
 from phi4mm_cli.journal.states import State, States
 from phi4mm_cli.outputs import Document, reason_of
 from phi4mm_cli.schema import Request, Result, Source, to_json
@@ -37,7 +39,7 @@ class _InHand:
 
     stamp: Stamp
     attempt: int  # counted from 1
-    answers: Answers | None = None  # None where its result was there before
+    answers: Answers | ShortAnswers | None = None  # None where its result was there before
     known: Mapping[str, Result] = field(default_factory=dict)  # from an earlier run, by key of the request
 
     @property
@@ -57,7 +59,12 @@ class Journal(NoJournal):
         self, folder: Path, order: Order, identify: Identify, force: bool = False, shard: Shard | None = None
     ) -> None:
         self._outputs, self._folder = folder, folder / FOLDER
-        self._results, self._requests = self._folder / "results", self._folder / "requests"
+        self._suffix = f"-{shard.number}-of-{shard.count}" if shard is not None else ""
+        self._requests = self._folder / "requests"
+        self._results = Results(self._folder / "results", self._suffix)
+        self._short = Pile(self._folder / f"requests{self._suffix}.jsonl")  # answers for short inputs
+        self._earlier: dict[str, list[Mapping[str, Any]]] = {}  # ... of earlier runs, by names that `file_name` gives
+        self._has_failures = False
         self._order, self._family, self._task, self._form = order, order.family, order.task, order.form
         self._identify, self._force, self._shard = identify, force, shard
         self._past = States()
@@ -74,19 +81,23 @@ class Journal(NoJournal):
         Raises UsageError where a later version has written them.
         """
         self._past = states.read(self._outputs)
+        over = {file_name(key) for key, state in self._past.of.items() if state.kind == "done"}
+        for path in sorted(self._folder.glob("requests*.jsonl")):
+            for _, plain in Pile(path).lines():
+                if (name := str(plain.get("of"))) not in over:
+                    self._earlier.setdefault(name, []).append(plain)
 
     def __enter__(self) -> Self:
         with ExitStack() as opened:
             try:
-                for kept in (self._results, self._requests):
+                for kept in (self._results.folder, self._requests):
                     kept.mkdir(parents=True, exist_ok=True)
-                suffix, what, parts = "", self._family, None
+                what, parts = self._family, None
                 if self._shard is not None:
-                    parts = self._shard.count
-                    suffix, what = f"-{self._shard.number}-of-{self._shard.count}", f"{what}, shard {self._shard}"
-                    opened.enter_context(lock.held(self._folder / f"lock{suffix}", what))
+                    what, parts = f"{what}, shard {self._shard}", self._shard.count
+                    opened.enter_context(lock.held(self._folder / f"lock{self._suffix}", what))
                 opened.enter_context(lock.held(self._folder / "lock", what, parts))
-                path = self._folder / f"journal{suffix}.jsonl"
+                path = self._folder / f"journal{self._suffix}.jsonl"
                 self._file = opened.enter_context(path.open("a+b", buffering=0))
                 if self._file.tell():
                     self._file.seek(-1, os.SEEK_END)
@@ -104,6 +115,10 @@ class Journal(NoJournal):
         if isinstance(code, int):
             with suppress(StorageError):
                 self.ended(code)
+        self._results.close()
+        if code is None and not (self._in_hand or self._earlier or self._has_failures):
+            self._short.remove()
+        self._short.close()
         self._held.close()
 
     # ------------------------------------------------------------------------------------------ what is known
@@ -131,7 +146,7 @@ class Journal(NoJournal):
         if self._force:
             return None
         key = self._key(work)
-        found = results.kept(self._results, key, self._task, self._order.timed)
+        found = self._results.kept(key, self._task, self._order.timed)
         if found is None or not self._unchanged(work, found[0]):
             return None
         stamp, document = found
@@ -165,10 +180,15 @@ class Journal(NoJournal):
         if todo or self._begun:
             self._note("planned", inputs=inputs, todo=todo, length=length, unit=unit)
 
-    def started(self, work: Work, sources: Sequence[Source], length: float | None) -> None:
-        """The work is begun. In any thread."""
+    def started(self, work: Work, sources: Sequence[Source], length: float | None, is_short: bool = False) -> None:
+        """The work is begun; many are where it `is_short`. In any thread."""
         key, stamp = self._key(work), _stamp(work, sources)
-        answers = Answers(self._requests, key, self._task, stamp)
+        answers: Answers | ShortAnswers
+        if is_short:
+            earlier = self._earlier.pop(file_name(key), ())
+            answers = ShortAnswers(self._short, key, self._task, stamp, earlier)
+        else:
+            answers = Answers(self._requests, key, self._task, stamp)
         with self._needing_room():
             if self._force:
                 answers.remove()
@@ -194,7 +214,7 @@ class Journal(NoJournal):
         key = self._key(work)
         begun = self._in_hand[key]
         with self._needing_room():
-            results.keep(self._results, key, self._task, begun.stamp, self._order.timed, document)
+            self._results.keep(key, self._task, begun.stamp, self._order.timed, document)
             if begun.answers is not None:
                 begun.answers.remove()
 
@@ -217,7 +237,7 @@ class Journal(NoJournal):
 
     def failed(self, work: Work, error: Exception) -> None:
         """It has none."""
-        key = self._key(work)
+        key, self._has_failures = self._key(work), True
         self._note_of(key, "failed", error=to_json(reason_of(error)))
         self._put_down(key)
 

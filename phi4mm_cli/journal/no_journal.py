@@ -33,8 +33,8 @@ class NoJournal:
     def planned(self, inputs: int, todo: int, length: float | None, unit: str) -> None:
         """How much the run has before it."""
 
-    def started(self, work: Work, sources: Sequence[Source], length: float | None) -> None:
-        """The work is begun. In any thread."""
+    def started(self, work: Work, sources: Sequence[Source], length: float | None, is_short: bool = False) -> None:
+        """The work is begun; many are where it `is_short`. In any thread."""
 
     def replaying(self, engine: Engine) -> Engine:
         """`engine`, which is not asked again what it has answered for a work that an earlier run did not finish."""

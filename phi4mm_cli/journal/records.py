@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -68,11 +68,14 @@ def file_name(key: Key) -> str:
 
 def line(value: Any) -> bytes:
     """JSON values and records as a line of JSON, all as they are: it is ASCII, so that names need be no UTF-8."""
-    return json.dumps(value, separators=(",", ":"), default=_plain).encode() + b"\n"
+    return _ENCODER.encode(value).encode() + b"\n"
 
 
 def _plain(record: Any) -> dict[str, Any]:
-    return {field.name: getattr(record, field.name) for field in fields(record)}
+    return {name: getattr(record, name) for name in type(record).__dataclass_fields__}
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), default=_plain)
 
 
 def restored(kind: type[T], plain: Any) -> T:
