@@ -106,6 +106,26 @@ def test_a_torn_answer_is_asked_again(phi4mm_here: HereRun, tmp_path: Path) -> N
     assert (again.code, again.asked) == (0, whole.asked - known)
 
 
+def test_short_inputs_share_a_file(phi4mm_here: HereRun, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        save(tmp_path / "in" / f"{number}.wav", number, seconds=6)
+    hear = ("transcribe", "in", "--no-vad", "--chunk-seconds", "2", "--srt", "--json", "-o")
+    whole = phi4mm_here(*hear, "whole", engine=hears)
+    assert not (tmp_path / "whole" / FOLDER / "requests.jsonl").exists()
+    assert phi4mm_here(*hear, "out", engine=until(7)).code == 130
+    shared = tmp_path / "out" / FOLDER / "requests.jsonl"
+    assert requests(tmp_path / "out") == []
+    with shared.open("ab") as file:
+        file.write(b'{"of": "')  # torn
+    known = shared.read_bytes().count(b'"key"')
+    assert 6 <= known <= 7
+    again = phi4mm_here(*hear, "out", engine=hears)
+    assert (again.code, again.asked) == (0, whole.asked - known)
+    assert untimed(outputs(tmp_path / "out")) == untimed(outputs(tmp_path / "whole"))
+    assert not shared.exists()
+
+
 def killed_at_work(folder: Path, run: subprocess.Popen[str]) -> int:
     """Kill a program once it has some answers and not all; how many it has kept."""
     wait_for(lambda: any(kept.read_bytes().count(b"\n") >= 4 for kept in requests(folder / "out")), run)
