@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Condition, Thread
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 from phi4mm_cli.cancel import Cancelled, cancelled_when
+from phi4mm_cli.closing import Closing
 from phi4mm_cli.engines import Engine
 from phi4mm_cli.errors import RequestError
 from phi4mm_cli.jobs import Job, OpenFlow, Outcome, Resume
@@ -47,7 +47,7 @@ def run(
         yield from driver.run()
 
 
-class Driver(Generic[T]):
+class Driver(Closing, Generic[T]):
     """A run that can be asked to finish early; it has to be closed.
 
     All of its state is guarded by one lock, which is not held while the engine or a flow is at work.
@@ -98,14 +98,6 @@ class Driver(Generic[T]):
                 opened.stop = opened.stop or opened.dropped
             self._changed.notify_all()
             return [opened.job for opened in self._open if not opened.dropped]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # -------------------------------------------------------------------- on the caller's thread
 

@@ -36,6 +36,11 @@ def option(*names: str, help: str, panel: str | None = None, **settings: Any) ->
     return typer.Option(*names, envvar=variable, show_envvar=False, help=help, rich_help_panel=panel, **settings)
 
 
+def named_inputs(help: str) -> Any:
+    """The argument of commands that take files."""
+    return typer.Argument(default_factory=list, metavar="INPUT", help=help, show_default=False)
+
+
 def require_ranges(group: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
     """Raise UsageError where an option of `group` has a value that is below the first or above the second number."""
     for name, (low, high) in ranges.items():

@@ -20,7 +20,15 @@ from phi4mm_cli.flows.describe import Options, Style, flow
 from phi4mm_cli.looking import Looking
 from phi4mm_cli.media import DOCUMENT_SUFFIXES, VIDEO_SUFFIXES
 from phi4mm_cli.model.grid import MOST_CROPS
-from phi4mm_cli.options import BatchOptions, LogOptions, SamplingOptions, option, require_ranges, with_shared
+from phi4mm_cli.options import (
+    BatchOptions,
+    LogOptions,
+    SamplingOptions,
+    named_inputs,
+    option,
+    require_ranges,
+    with_shared,
+)
 from phi4mm_cli.output_options import PageOutputOptions
 from phi4mm_cli.outputs import Body
 from phi4mm_cli.prompt import CountTokens
@@ -113,15 +121,7 @@ class QuestionOptions:
 
 @with_shared
 def command(
-    inputs: Annotated[
-        list[Path],
-        typer.Argument(
-            default_factory=list,
-            metavar="INPUT",
-            help="Pictures, PDF, TIFF, videos, folders of them; [b]-[/b] is stdin.",
-            show_default=False,
-        ),
-    ],
+    inputs: Annotated[list[Path], named_inputs("Pictures, PDF, TIFF, videos, folders of them; [b]-[/b] is stdin.")],
     asked: QuestionOptions,
     video: VideoOptions,
     batch: BatchOptions,

@@ -18,7 +18,7 @@ from phi4mm_cli.errors import UsageError
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.flows.ocr import Options, flow
 from phi4mm_cli.media import DOCUMENT_SUFFIXES
-from phi4mm_cli.options import BatchOptions, LogOptions, SamplingOptions, option, with_shared
+from phi4mm_cli.options import BatchOptions, LogOptions, SamplingOptions, named_inputs, option, with_shared
 from phi4mm_cli.output_options import Format, PageOutputOptions
 from phi4mm_cli.outputs import Body, Document, Pages
 from phi4mm_cli.paging import ALL_PAGES, Detail
@@ -75,15 +75,7 @@ def _csv_writer(rows: tables.Table) -> writers.Writer:
 
 @with_shared
 def command(
-    inputs: Annotated[
-        list[Path],
-        typer.Argument(
-            default_factory=list,
-            metavar="INPUT",
-            help="Pictures, TIFF, PDF, folders of them; [b]-[/b] is stdin.",
-            show_default=False,
-        ),
-    ],
+    inputs: Annotated[list[Path], named_inputs("Pictures, TIFF, PDF, folders of them; [b]-[/b] is stdin.")],
     batch: BatchOptions,
     engine: EngineOptions,
     sampling: SamplingOptions,

@@ -24,6 +24,7 @@ from phi4mm_cli.options import (
     ListeningOptions,
     LogOptions,
     SamplingOptions,
+    named_inputs,
     option,
     require_ranges,
     with_shared,
@@ -118,13 +119,7 @@ class SummaryOptions:
 @with_shared
 def command(
     inputs: Annotated[
-        list[Path],
-        typer.Argument(
-            default_factory=list,
-            metavar="INPUT",
-            help="Recordings, videos, texts, subtitles, JSON of phi4mm, folders; [b]-[/b] is stdin.",
-            show_default=False,
-        ),
+        list[Path], named_inputs("Recordings, videos, texts, subtitles, JSON of phi4mm, folders; [b]-[/b] is stdin.")
     ],
     asked: SummaryOptions,
     listening: ListeningOptions,

@@ -14,7 +14,15 @@ from phi4mm_cli.engine_options import EngineOptions
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.flows.transcribe import Options, flow
 from phi4mm_cli.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES
-from phi4mm_cli.options import BatchOptions, ListeningOptions, LogOptions, SamplingOptions, option, with_shared
+from phi4mm_cli.options import (
+    BatchOptions,
+    ListeningOptions,
+    LogOptions,
+    SamplingOptions,
+    named_inputs,
+    option,
+    with_shared,
+)
 from phi4mm_cli.output_options import CaptionOutputOptions
 from phi4mm_cli.outputs import WORD_TIMES, Body
 from phi4mm_cli.prompt import CountTokens
@@ -38,15 +46,7 @@ phi4mm transcribe board.wav --range 10:00-20:00 --hotwords "Kowalski, Zoltan"
 
 @with_shared
 def command(
-    inputs: Annotated[
-        list[Path],
-        typer.Argument(
-            default_factory=list,
-            metavar="INPUT",
-            help="Recordings, videos, folders; [b]-[/b] is stdin.",
-            show_default=False,
-        ),
-    ],
+    inputs: Annotated[list[Path], named_inputs("Recordings, videos, folders; [b]-[/b] is stdin.")],
     listening: ListeningOptions,
     batch: BatchOptions,
     engine: EngineOptions,

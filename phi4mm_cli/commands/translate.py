@@ -17,7 +17,15 @@ from phi4mm_cli.errors import InputError, UsageError
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.flows.translate import Options, finished, flow
 from phi4mm_cli.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES
-from phi4mm_cli.options import BatchOptions, ListeningOptions, LogOptions, SamplingOptions, option, with_shared
+from phi4mm_cli.options import (
+    BatchOptions,
+    ListeningOptions,
+    LogOptions,
+    SamplingOptions,
+    named_inputs,
+    option,
+    with_shared,
+)
 from phi4mm_cli.output_options import TranslationOutputOptions
 from phi4mm_cli.outputs import Body
 from phi4mm_cli.prompt import CountTokens
@@ -40,15 +48,7 @@ phi4mm translate interview.wav --from es --to en --bilingual --vtt
 
 @with_shared
 def command(
-    inputs: Annotated[
-        list[Path],
-        typer.Argument(
-            default_factory=list,
-            metavar="INPUT",
-            help="Recordings, texts, subtitles, folders; [b]-[/b] is stdin.",
-            show_default=False,
-        ),
-    ],
+    inputs: Annotated[list[Path], named_inputs("Recordings, texts, subtitles, folders; [b]-[/b] is stdin.")],
     listening: ListeningOptions,
     batch: BatchOptions,
     engine: EngineOptions,

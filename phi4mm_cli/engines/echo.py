@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
-from types import TracebackType
-from typing import Self
 
 from phi4mm_cli import prompt, timing
+from phi4mm_cli.closing import Closing
 from phi4mm_cli.errors import RequestError
 from phi4mm_cli.schema import Clip, Finish, ModelInfo, Part, Picture, Profile, Reply, Request, Result
 
 ROOM = 64
 
 
-class EchoEngine:
+class EchoEngine(Closing):
     """Answers every request at once, in the order of submission."""
 
     def __init__(self) -> None:
@@ -58,12 +57,8 @@ class EchoEngine:
         yield from re.findall(r"\s*\S+|\s+$", result.text)
         return result
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Forget what has not been answered."""
         self._queue.clear()
 
 

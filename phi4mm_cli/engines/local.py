@@ -9,9 +9,9 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cached_property
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
+from phi4mm_cli.closing import Closing
 from phi4mm_cli.engines import Listener, Silence
 from phi4mm_cli.engines.devices import device_names
 from phi4mm_cli.engines.importing import import_quickly
@@ -37,7 +37,7 @@ MOST_GPU_ROWS = 128
 BATCHES_IN_HAND = 4  # enough requests to choose neighbours in length from
 
 
-class LocalEngine:
+class LocalEngine(Closing):
     """Runs a checkpoint on this machine's GPU or CPU. `poll` works in the caller's thread, one batch at a time.
 
     `batch_size` None lets the device decide. A batch that does not fit into memory is halved, and later ones are as
@@ -177,12 +177,8 @@ class LocalEngine:
                     return result
                 yield piece
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Let go of the model."""
         self._model = self._kept = None
         self._waiting.clear()
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from types import TracebackType
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from phi4mm_cli.closing import Closing
 from phi4mm_cli.engines import Listener, Silence
 from phi4mm_cli.engines.local import BATCHES_IN_HAND, LocalEngine, Outcome
 from phi4mm_cli.engines.queue import Waiting
@@ -81,7 +81,7 @@ class Worker:
 W = TypeVar("W", bound=Worker)
 
 
-class PoolEngine(ABC, Generic[W]):
+class PoolEngine(Closing, Generic[W]):
     """Runs a checkpoint in several workers; otherwise like LocalEngine, whose settings it takes for each of them.
 
     `poll` only waits: the work is done in the workers. Leaving ends them.
@@ -189,12 +189,8 @@ class PoolEngine(ABC, Generic[W]):
         result: Result = content
         return result
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """End the workers."""
         self._end()
         self._waiting.clear()
 

@@ -16,9 +16,9 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from phi4mm_cli.closing import Closing
 from phi4mm_cli.engines import Engine
 from phi4mm_cli.errors import RequestError
 from phi4mm_cli.journal.pile import Pile
@@ -105,7 +105,7 @@ def _answers(lines: Iterable[Mapping[str, Any]]) -> dict[str, Result]:
     return found
 
 
-class Replaying:
+class Replaying(Closing):
     """An engine that has some answers already; the others are another engine's."""
 
     def __init__(self, engine: Engine, known: Mapping[str, Result]) -> None:
@@ -154,10 +154,6 @@ class Replaying:
         """Have the other engine answer."""
         return self._engine.stream(request)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Forget what has not been given."""
         self._ready.clear()

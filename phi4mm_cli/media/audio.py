@@ -9,8 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Literal, Self
+from typing import BinaryIO, Literal
 
 import numpy as np
 import soundfile
@@ -18,6 +17,7 @@ import soxr
 from numpy.typing import NDArray
 
 from phi4mm_cli import cancel
+from phi4mm_cli.closing import Closing
 from phi4mm_cli.errors import InputError
 from phi4mm_cli.media import headers
 from phi4mm_cli.media.decode import BLOCK_SECONDS, AudioInfo, Decoder, PcmDecoder, Stretch, clock, open_file
@@ -76,7 +76,7 @@ def open_recording(source: Source, channel: int | None = None, span: Span = (0.0
     return Recording(source, channel, span)
 
 
-class Recording:
+class Recording(Closing):
     """A recording that is decoded once, by the consumer of `blocks`, and can be read anywhere up to there.
 
     A context manager; while it is open, `read` finds it.
@@ -191,14 +191,6 @@ class Recording:
             self._decoder.close()
             self._file.close()
             self._spool.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def read(clip: Clip) -> tuple[NDArray[np.float32], int]:

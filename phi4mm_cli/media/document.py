@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from PIL import Image
 
+from phi4mm_cli.closing import Closing
 from phi4mm_cli.errors import InputError
 from phi4mm_cli.media import audio, image
 from phi4mm_cli.media.decode import open_file
@@ -19,7 +18,7 @@ BLANK_SIDE = 1000  # pixels that a page is reduced to, so that the grain of its 
 BLANK_GREYS = 12  # of 255, between the darkest and the lightest of them
 
 
-class Document:
+class Document(Closing):
     """An open document, as it was when `source` was made; a context manager. Pages are counted from 1.
 
     Raises InputError: not a document, damaged, locked, or changed.
@@ -65,14 +64,6 @@ class Document:
         """Free what is open."""
         if self._pdf:
             self._pdf.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def is_one(path: Path) -> bool:

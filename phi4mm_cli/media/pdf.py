@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 import pypdfium2 as pdfium
 import pypdfium2.raw as pdfium_c
 from PIL import Image
 
+from phi4mm_cli.closing import Closing
 from phi4mm_cli.errors import InputError
 from phi4mm_cli.media.decode import open_file
 
@@ -47,7 +47,7 @@ def is_pdf(file: BinaryIO) -> bool:
     return b"%PDF-" in file.read(HEAD)
 
 
-class Pdf:
+class Pdf(Closing):
     """An open document; a context manager. Pages are counted from 1. Raises InputError where it cannot be read."""
 
     def __init__(self, path: Path) -> None:
@@ -117,14 +117,6 @@ class Pdf:
         with _lock:
             self._document.close()
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def natural_size(sheet: Sheet) -> tuple[int, int]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from queue import Empty, SimpleQueue
 from threading import Event as ThreadEvent
-from types import TracebackType
-from typing import Self
 
+from phi4mm_cli.closing import Closing
 from phi4mm_cli.errors import RequestError
 from phi4mm_cli.schema import ModelInfo, Profile, Request, Result
 from phi4mm_cli.serving.shared import Event, SharedEngine, Ticket
@@ -19,7 +18,7 @@ class Withdrawn(Exception):  # noqa: N818 - not an error: nobody waits for the a
     """The client has gone."""
 
 
-class Seat:
+class Seat(Closing):
     """An `Engine` for one client, used from one thread; `withdraw` may be called from any. A context manager."""
 
     def __init__(self, shared: SharedEngine) -> None:
@@ -97,11 +96,7 @@ class Seat:
             raise event
         return event
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Take back what has not been answered."""
         for key in [*self._tickets]:
             self.cancel(key)

@@ -12,9 +12,9 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from phi4mm_cli.closing import Closing
 from phi4mm_cli.errors import UsageError
 from phi4mm_cli.schema import ToolCall
 from phi4mm_cli.tools import Tool
@@ -28,7 +28,7 @@ DESCRIPTION_BYTES = 1 << 22
 ESCAPED = 12  # most bytes of a character in JSON
 
 
-class Functions:
+class Functions(Closing):
     """The functions of one file. A context manager that ends their process."""
 
     def __init__(self, path: Path) -> None:
@@ -101,11 +101,3 @@ class Functions:
         if self._process is not None:
             self._process.close()
             self._process = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -10,8 +10,8 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
+
+from phi4mm_cli.closing import Closing
 
 POLL_SECONDS = 0.05  # how long an ended process whose output somebody still holds open goes unnoticed
 BLOCK = 1 << 16  # bytes
@@ -29,7 +29,7 @@ class Output:
     size: int  # bytes that it wrote, of which `content` may be the first ones only
 
 
-class Process:
+class Process(Closing):
     """A program in a session of its own, so that its children end with it and it has no terminal to ask at.
 
     A context manager: leaving kills whatever is left.
@@ -97,14 +97,6 @@ class Process:
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def how(code: int) -> str:

@@ -11,10 +11,10 @@ from collections.abc import Coroutine, Generator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import lru_cache
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from phi4mm_cli.closing import Closing
 from phi4mm_cli.engines import Listener, Silence
 from phi4mm_cli.engines.openai.exchange import Exchanges
 from phi4mm_cli.engines.openai.servers import PATIENCE, Server, Servers
@@ -31,7 +31,7 @@ FAREWELL = 5.0  # seconds that the thread is given to close its connections
 COUNTED = 4096  # texts whose numbers of tokens are kept
 
 
-class OpenAIEngine:
+class OpenAIEngine(Closing):
     """Asks the servers at `urls`. Entering is free; the first question to them is what they have.
 
     `names` are those of the adapters, where the servers' own lists do not tell. `timeout` is for one exchange, in
@@ -202,12 +202,8 @@ class OpenAIEngine:
         finally:
             future.cancel()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """End the work in hand, and its thread."""
         self._in_hand.clear()
         if self._loop is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._end.set)
