@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
-import av
-import av.error
 import numpy as np
 from av import VideoFrame
-from av.container import InputContainer
-from av.stream import Disposition
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image
 
 from phi4mm_cli import cancel
 from phi4mm_cli.errors import InputError
-from phi4mm_cli.media import FRAMES, headers
-from phi4mm_cli.media.container import FORMATS
-from phi4mm_cli.media.decode import QuietFile, clock, open_file
+from phi4mm_cli.media import FRAMES, film
+from phi4mm_cli.media.decode import clock, open_file
 from phi4mm_cli.schema import Picture, Source
 
 LOOKS = 8  # moments of a video that are compared for each scene that is asked for
@@ -35,9 +28,6 @@ CUT = 24.0  # of 255, by which the pictures before and behind a cut differ in th
 FEWEST_LOOKS = 2  # for each scene; where key frames are fewer, and sparser than this, what lies between is compared too
 SPARSE = 2.0  # seconds
 SLACK = 1.5  # seconds that the last frame may lack to what the header promises
-NEAR = 0.25  # seconds, to which the end of a file that was cut off is found
-OPTIONS = {"format_whitelist": FORMATS}
-ADVICE = "Copy it again, or convert it to MP4."
 
 Span = tuple[float, float]  # seconds; the end may be infinite
 
@@ -65,26 +55,19 @@ class Choice:
 def is_film_or_sound(path: Path) -> bool:
     """Whether a file begins as a video or a recording does, be it cut off. Raises InputError where it is no file."""
     with open_file(path) as file:
-        try:
-            with av.open(QuietFile(file), options=OPTIONS, metadata_errors="replace") as opened:
-                if opened.streams.video or opened.streams.audio:
-                    return True
-        except (av.error.FFmpegError, ValueError):
-            pass
-        return headers.lacks_index(file)
+        return film.is_film_or_sound(file)
 
 
 def probe(path: str | Path) -> VideoInfo:
     """What the header, the first frame and the last packet tell. Raises InputError where no frame can be decoded."""
-    with open_file(Path(path)) as file, _opened(file) as (video, stream):
-        first = next(_decoded(video, stream), None)
+    with open_file(Path(path)) as file, film.opened(file) as video:
+        first = next(video.frames(), None)
         if first is None:
-            raise InputError("it has no frame that can be decoded", ADVICE)
-        promised, truncated = _promised(video, stream), None
-        seconds = _end(video, stream, promised)
+            raise InputError("it has no frame that can be decoded", film.ADVICE)
+        seconds, promised, truncated = video.end(), video.promised(), None
         if promised is not None and seconds < promised - SLACK:
             truncated = f"its pictures end at {clock(seconds)}, but its header promises {clock(promised)}"
-        return VideoInfo(seconds, _upright(first, stream).size, bool(video.streams.audio), truncated)
+        return VideoInfo(seconds, video.upright(first).size, video.has_sound, truncated)
 
 
 def frames(source: Source, choice: Choice | None = None, info: VideoInfo | None = None) -> tuple[Picture, ...]:
@@ -181,11 +164,11 @@ def _scenes(path: Path, spans: Sequence[Span], most: int) -> list[float]:
 def _looks(path: Path, span: Span, step: float, keys_only: bool) -> Iterator[_Look]:
     """Moments of a span at least `step` seconds apart: key frames, between which nothing is decoded, or any frames."""
     start, end = span
-    with open_file(path) as file, _opened(file) as (video, stream):
-        zero, wanted = _zero(video), start
-        stream.codec_context.skip_frame = "NONKEY" if keys_only else "DEFAULT"
-        _seek(video, stream, zero + start)
-        decoded = _decoded(video, stream)
+    with open_file(path) as file, film.opened(file) as video:
+        zero, wanted = video.zero, start
+        video.track.codec_context.skip_frame = "NONKEY" if keys_only else "DEFAULT"
+        video.seek(zero + start)
+        decoded = video.frames()
         while (frame := next(decoded, None)) is not None:
             cancel.check()
             time = (frame.time or 0.0) - zero
@@ -196,8 +179,8 @@ def _looks(path: Path, span: Span, step: float, keys_only: bool) -> Iterator[_Lo
             thumbnail = frame.reformat(*THUMBNAIL, format="rgb24", interpolation="AREA").to_ndarray()
             yield _Look(max(time, start), thumbnail.astype(np.float32))
             wanted = max(time, start) + step
-            if keys_only and _seek(video, stream, zero + wanted, backward=False):
-                decoded = _decoded(video, stream)
+            if keys_only and video.seek(zero + wanted, backward=False):
+                decoded = video.frames()
 
 
 # -------------------------------------------------------------------------------------------------- one frame
@@ -206,112 +189,14 @@ def _looks(path: Path, span: Span, step: float, keys_only: bool) -> Iterator[_Lo
 def frame(file: BinaryIO, seconds: float) -> Image.Image:
     """What a video shows at `seconds` from its start, in mode RGB; its last frame beyond the end. Raises InputError."""
     found: VideoFrame | None = None
-    with _opened(file) as (video, stream):
-        stream.thread_type = "AUTO"  # or many frames between key frames take long
-        wanted = _zero(video) + seconds
-        _seek(video, stream, wanted)
-        for frame in _decoded(video, stream):
+    with film.opened(file) as video:
+        video.track.thread_type = "AUTO"  # or many frames between key frames take long
+        wanted = video.zero + seconds
+        video.seek(wanted)
+        for frame in video.frames():
             if found is not None and frame.time is not None and frame.time > wanted:
                 break
             found = frame
         if found is None:
             raise InputError(f"no frame at {seconds:.3f} s could be decoded", "Copy it again, or choose another time.")
-        return _upright(found, stream)
-
-
-def _upright(frame: VideoFrame, stream: VideoStream) -> Image.Image:
-    """As players show it: turned, and widened where its pixels are not square."""
-    picture: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]
-    oblong = stream.sample_aspect_ratio
-    if oblong and oblong != 1:
-        picture = picture.resize((max(1, round(picture.width * oblong)), picture.height))
-    return picture.rotate(frame.rotation, expand=True)
-
-
-@contextmanager
-def _opened(file: BinaryIO) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The video with its track of moving pictures; the cover of a record is none. Raises InputError."""
-    try:
-        opened = av.open(QuietFile(file), options=OPTIONS, metadata_errors="replace")
-        with cast(InputContainer, opened) as video:
-            moving = [s for s in video.streams.video if Disposition.attached_pic not in s.disposition]
-            stream = next((s for s in moving if s.codec_context is not None), None)
-            if stream is None and moving:
-                raise InputError("its pictures are in a coding that is not supported", ADVICE)
-            if stream is None and video.streams.audio:
-                raise InputError("there is no picture in it, only sound", "Give it a video.")
-            if stream is None:
-                raise _unreadable(file)
-            yield video, stream
-    except (av.error.FFmpegError, ValueError) as error:
-        raise _unreadable(file) from error
-
-
-def _unreadable(file: BinaryIO) -> InputError:
-    if headers.lacks_index(file):
-        return headers.without_index()
-    return InputError("it is not a video that can be read", ADVICE)
-
-
-def _decoded(video: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """The frames from where the video stands; where the rest is damaged, those before it."""
-    with suppress(av.error.FFmpegError):
-        yield from video.decode(stream)
-
-
-def _seek(video: InputContainer, stream: VideoStream, time: float, backward: bool = True) -> bool:
-    """To the last key frame before `time` on the file's clock, or the first one behind it; False where that fails."""
-    assert stream.time_base is not None
-    try:
-        video.seek(math.floor(time / stream.time_base), backward=backward, stream=stream)
-    except av.error.FFmpegError:
-        return False
-    return True
-
-
-def _zero(video: InputContainer) -> float:
-    """The time on the file's clock that a player shows as 0:00."""
-    return (video.start_time or 0) / av.time_base
-
-
-# -------------------------------------------------------------------------------------------------- how long it is
-
-
-def _promised(video: InputContainer, stream: VideoStream) -> float | None:
-    """The length of the pictures that the header gives, in seconds from the start."""
-    tag = headers.duration_tag(stream.metadata.get("DURATION", ""))
-    if tag is not None:
-        return tag - _zero(video)
-    if stream.duration and stream.time_base:
-        return float((stream.duration + (stream.start_time or 0)) * stream.time_base) - _zero(video)
-    return video.duration / av.time_base if video.duration else None
-
-
-def _end(video: InputContainer, stream: VideoStream, promised: float | None) -> float:
-    """When the pictures end, in seconds from the start, by their last packet.
-
-    That is found where the header says, else before it; where the header says nothing, in all packets.
-    """
-    if promised is None:
-        return _last(video, stream, 0.0) or 0.0
-    end = _last(video, stream, promised)
-    low, high = 0.0, promised
-    while end is None and high - low > NEAR:  # the file was cut off, and behind its end there are no packets
-        middle = (low + high) / 2
-        end = _last(video, stream, middle)
-        low, high = (middle, high) if end is not None else (low, middle)
-    return min(end or 0.0, promised)
-
-
-def _last(video: InputContainer, stream: VideoStream, since: float) -> float | None:
-    """When the last packet ends that can be read from `since` on; None where none can."""
-    if not _seek(video, stream, _zero(video) + since):
-        return None
-    last: float | None = None
-    with suppress(av.error.FFmpegError):
-        for packet in video.demux(stream):
-            cancel.check()
-            if packet.pts is not None and packet.size:
-                end = float((packet.pts + (packet.duration or 0)) * packet.time_base) - _zero(video)
-                last = end if last is None else max(last, end)
-    return last
+        return video.upright(found)
