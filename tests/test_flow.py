@@ -383,6 +383,7 @@ def test_flows_go_on_while_the_engine_works() -> None:
 
 def test_leaving_early_closes_the_open_flows() -> None:
     closed: list[int] = []
+    together = threading.Barrier(3)
 
     def flow(i: int) -> Flow[int]:
         def requests() -> Iterator[Request]:
@@ -391,6 +392,8 @@ def test_leaving_early_closes_the_open_flows() -> None:
                 yield ask(f"{i} {j}")
 
         try:
+            if i < 3:
+                together.wait(60)
             yield [ask(str(i))] if i == 0 else requests()
             return i
         finally:
