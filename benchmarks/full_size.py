@@ -38,8 +38,12 @@ REQUESTS = {
 
 
 def headers(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """What each safetensors file says of its tensors, by their names."""
-    for path in sorted(folder.rglob("*.safetensors")):
+    """What each safetensors file says of its tensors, by their names.
+
+    The original layout has its adapters in its shards, and beside them once more, where nobody reads them.
+    """
+    original = json.loads((folder / "config.json").read_text())["model_type"] == "phi4mm"
+    for path in sorted(folder.glob("*.safetensors") if original else folder.rglob("*.safetensors")):
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         header.pop("__metadata__", None)

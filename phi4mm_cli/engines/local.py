@@ -293,5 +293,5 @@ def _within_memory(what: str) -> Iterator[None]:
         signs = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "could not create a primitive")
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in signs):
             raise
-        advice = "Use shorter clips or texts, smaller pictures, --quantize int4, a smaller --dtype, or --device cpu"
+        advice = "Use shorter clips or texts, smaller pictures, --quantize int4, or a --device with more memory"
         raise MemoryExhaustedError(f"{what} does not fit into memory", advice) from error

@@ -12,6 +12,7 @@ from accelerate import init_empty_weights
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import Phi4MultimodalForCausalLM
+from transformers.initialization import no_init_weights
 
 from phi4mm_cli.errors import MissingError
 from phi4mm_cli.model.checkpoint import Checkpoint
@@ -122,7 +123,7 @@ def _network(
     Like transformers' own `from_pretrained`, which would hold the file's pages beside the weights, and reads only one
     layout.
     """
-    with init_empty_weights(include_buffers=False):  # buffers are computed, and in no file
+    with init_empty_weights(include_buffers=False), no_init_weights():  # buffers are computed, and in no file
         network = Phi4MultimodalForCausalLM(config)
     modules: nn.Module = network
     weights: dict[str, Tensor] = {}

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import Phi4MultimodalConfig, Phi4MultimodalForCausalLM
+from transformers.initialization import no_init_weights
 
 from phi4mm_cli.errors import MissingError
 from phi4mm_cli.model.configs import LoraSettings, lora_settings, native_config
@@ -113,7 +114,7 @@ def _architecture(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the model's own tensors."""
     full = full_config(config)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), no_init_weights():
             network = Phi4MultimodalForCausalLM(full)
     except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise MissingError(f"the model's config.json describes no model: {in_a_line(error)}", AGAIN) from error
