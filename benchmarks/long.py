@@ -1,6 +1,6 @@
 """Long recordings: words, sentences lost and doubled, times, warnings, and the peak of memory, through the program.
 
-    python benchmarks/long.py [--minutes 30 180] [--chunk-seconds 10 30] [--world] [--keep FOLDER]
+    python benchmarks/long.py [--minutes 30 180] [--chunk-seconds 10 30] [--world] [--alone 60] [--keep FOLDER]
 
 A meeting of each length is made (several voices, pauses, silence, music, noise), transcribed by `phi4mm transcribe` in
 a process of its own, and compared with what was said in it. `--world` takes the sentences and voices that the demo
@@ -34,6 +34,7 @@ def main() -> None:
         "--chunk-seconds", nargs="+", default=[], help="the longest chunks, in place of the model's own"
     )
     parser.add_argument("--world", action="store_true")
+    parser.add_argument("--alone", type=int, default=0, help="so many sentences of each meeting each by itself, too")
     parser.add_argument("--keep", type=Path, help="where meetings and transcripts stay")
     chosen = parser.parse_args()
     heads = "minutes | chunks s | seconds taken | peak MB | sentences | lost | doubled | WER"
@@ -48,6 +49,9 @@ def main() -> None:
             for longest in chosen.chunk_seconds or [""]:
                 arguments = ["--chunk-seconds", longest] if longest else []
                 print(row(path, said, longest, ["--model", chosen.model, *arguments]), flush=True)
+            if chosen.alone:
+                errors = long_meeting.alone(path, said, chosen.alone, "--model", chosen.model)
+                print(f"\n{chosen.alone} sentences of these {minutes:g} minutes, each alone: WER {100 * errors:.2f} %")
 
 
 def row(path: Path, said: Sequence[long_meeting.Sentence], longest: str, arguments: Sequence[str]) -> str:

@@ -34,6 +34,7 @@ LOUDNESS = 0.08  # root mean square of a sentence
 NOISE_DB = -30.0  # of what is heard throughout, beside the speech
 INTERLUDES = ("silence", "melody", "chords", "pink", "crackle")
 TURNS_BETWEEN = 8  # turns between interludes
+AROUND = 0.15  # seconds beside a sentence that is heard alone
 Samples = NDArray[np.float32]
 Say = Callable[[], tuple[str, Speech]]
 
@@ -149,6 +150,28 @@ def transcribe(path: Path, *arguments: str) -> tuple[dict[str, Any], int]:
     unit = 1 if sys.platform == "darwin" else 1024
     result = json.loads((folder / path.with_suffix(".json").name).read_text(encoding="utf-8"))
     return result, usage.ru_maxrss * unit
+
+
+def alone(path: Path, said: Sequence[Sentence], count: int, *arguments: str) -> float:
+    """The share of word errors of `count` sentences of a meeting, each of which is a recording of its own."""
+    folder = path.with_suffix(".alone")
+    folder.mkdir(exist_ok=True)
+    chosen = dict(enumerate(said[:: max(1, len(said) // count)][:count]))
+    for number, sentence in chosen.items():
+        first, last = round(RATE * max(0.0, sentence.start - AROUND)), round(RATE * (sentence.end + AROUND))
+        samples, _ = soundfile.read(path, start=first, stop=last, dtype="float32")
+        soundfile.write(folder / f"{number}.wav", samples, RATE)
+    command = [sys.executable, "-m", "phi4mm_cli", "transcribe", str(folder), "--jsonl", "-q", *arguments]
+    run = subprocess.run(command, capture_output=True, check=True, encoding="utf-8")
+    texts = {int(Path(result["source"]).stem): result["text"] for result in map(json.loads, run.stdout.splitlines())}
+    spoken, written = (
+        [" ".join(words(text)) for text in side]
+        for side in (
+            (sentence.text for sentence in chosen.values()),
+            (texts[number] for number in chosen),
+        )
+    )
+    return float(jiwer.wer(spoken, written))
 
 
 def start_errors(said: Sequence[Sentence], result: dict[str, Any]) -> list[float]:

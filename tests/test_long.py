@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import long_meeting
+import numpy as np
 import pytest
 from long_meeting import Sentence
 from scripted import ScriptedEngine, clip_of, run_alone, said
@@ -42,7 +43,7 @@ def heard_words(path: Path, sentences: list[Sentence], longest: float) -> tuple[
     return times, " ".join(answer.text for answer in heard.answers if answer.text)
 
 
-@pytest.mark.parametrize(("minutes", "longest"), [(3, 30.0), (3, 6.0), pytest.param(30, 30.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("minutes", "longest"), [(3, 30.0), (3, 6.0), pytest.param(30, 15.0, marks=pytest.mark.slow)])
 def test_every_word_lies_in_one_chunk(tmp_path: Path, minutes: int, longest: float) -> None:
     sentences = long_meeting.make(tmp_path / "meeting.flac", 60 * minutes, seed=minutes, world=True)
     times, text = heard_words(tmp_path / "meeting.flac", sentences, longest)
@@ -58,9 +59,14 @@ def test_half_an_hour_and_three_hours(tmp_path: Path) -> None:
     peaks = []
     for minutes in (30, 180):
         path = tmp_path / f"meeting-{minutes}.flac"
-        sentences = long_meeting.make(path, 60 * minutes, seed=minutes)
+        sentences = long_meeting.make(path, 60 * minutes, seed=minutes, world=True)
         result, peak = long_meeting.transcribe(path, "--model", "demo")
         peaks.append(peak)
-        assert long_meeting.compare(sentences, result["text"]).lost == 0
-        assert [warning for warning in result["warnings"] if not warning["healed"]] == []
+        counts = long_meeting.compare(sentences, result["text"])
+        assert counts.word_errors <= 0.05
+        assert counts.lost <= 0.02 * counts.sentences
+        assert {w["code"] for w in result["warnings"] if not w["healed"]} <= {"empty_with_speech"}, "music"
+        late = np.abs(long_meeting.start_errors(sentences, result))
+        assert np.median(late) <= 0.12
+        assert np.quantile(late, 0.95) <= 0.4
     assert peaks[1] - peaks[0] <= 300 * MEGABYTE

@@ -28,6 +28,7 @@ POSSIBLE = 0.15  # probability that it begins and ends at
 SHORTEST_SPEECH = _hops(0.12)
 SHORTEST_PAUSE = _hops(0.1)
 SHORTEST_CUT = _hops(0.2)  # shorter pauses are heard too vaguely to cut in: the loudness tells better where
+CLEAR, UNCLEAR = 0.95, 0.75  # median probability of what is surely speech, and of what may be music (or a whisper)
 LONG_PAUSE = _hops(3.0)  # always ends a chunk
 FULL_PAUSE = _hops(1.0)  # no longer pause is better to cut in
 PAD_BEFORE, PAD_AFTER = _hops(0.3), _hops(0.2)  # kept around speech, which begins and ends softer than can be judged
@@ -185,11 +186,12 @@ class _Cutter:
         start = self._start(runs[0])
         limit = start + self._longest
         pauses = self._pauses(runs, limit)
-        long = next((pause for pause in pauses if pause.end - pause.start >= LONG_PAUSE), None)
-        if long is None and self._known < limit + AHEAD and not self._is_last:
+        long = [pause for pause in pauses if pause.end - pause.start >= LONG_PAUSE]
+        if not long and self._known < limit + AHEAD and not self._is_last:
             return None
         if pauses:
-            best = long or max(pauses, key=lambda pause: self._worth(pause, start))
+            change = (pause for pause in pauses if pause in long or self._is_change(runs, pause, limit))
+            best = next(change, None) or max(pauses, key=lambda pause: self._worth(pause, start))
             return self._cut_in_pause(start, limit, [run for run in runs if run.end <= best.start], best)
         return self._cut_in_speech(start, limit, runs)
 
@@ -230,6 +232,17 @@ class _Cutter:
             for pause in pauses
             if pause.end - pause.start >= SHORTEST_CUT and min(pause.start + TIGHT_PAD, self._known) <= limit
         ]
+
+    def _is_change(self, runs: Sequence[_Run], pause: _Run, limit: int) -> bool:
+        """Whether sure speech is on one side of `pause`, and what may be music on the other.
+
+        In one chunk, models go on to invent words for the music; alone it mostly gets none.
+        """
+        if pause.end - pause.start < NARROW_PAUSE or pause.end >= limit:
+            return False
+        sides = [run.clipped(self._begin, limit) for run in runs if run.end == pause.start or run.start == pause.end]
+        spoken = [float(np.median(self._speech[run.start - self._begin : run.end - self._begin])) for run in sides]
+        return min(spoken) < UNCLEAR and max(spoken) >= CLEAR
 
     def _worth(self, pause: _Run, start: int) -> float:
         """How well the chunk from `start` ends in `pause`: long pauses and full chunks are good."""
