@@ -15,8 +15,9 @@ from tiny_model import write_adapter
 from torch import Tensor
 
 from phi4mm_cli.engines.local import LocalEngine, Outcome
-from phi4mm_cli.errors import RequestError
-from phi4mm_cli.media import audio
+from phi4mm_cli.engines.media import read_each
+from phi4mm_cli.errors import InputError, RequestError
+from phi4mm_cli.media import audio, document
 from phi4mm_cli.model import generate
 from phi4mm_cli.model.adapters import switch_adapter
 from phi4mm_cli.model.checkpoint import resolve
@@ -234,3 +235,12 @@ def test_unreadable_pictures_fail_alone(tiny_folder: Path, pictures: list[Pictur
     assert "cannot be decoded" in str(found[bad[0].key])
     assert "3000 x 5" in str(found[bad[1].key])
     assert all(isinstance(found[one.key], RequestError) for one in bad)
+
+
+def test_of_several_pictures_the_unreadable_one_is_named(tmp_path: Path, pictures: list[Picture]) -> None:
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(Path(pictures[0].source.path).read_bytes()[:-60])
+    with pytest.raises(InputError, match=r"^the picture cannot be decoded"):
+        read_each(request(Picture(audio.source(cut)), "?"), document.read)
+    with pytest.raises(InputError, match=r"^cut\.png: the picture cannot be decoded"):
+        read_each(request(pictures[0], Picture(audio.source(cut)), "?"), document.read)

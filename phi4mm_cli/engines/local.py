@@ -15,6 +15,7 @@ from phi4mm_cli.closing import Closing
 from phi4mm_cli.engines import Listener, Silence
 from phi4mm_cli.engines.devices import device_names
 from phi4mm_cli.engines.importing import import_quickly
+from phi4mm_cli.engines.media import read_each
 from phi4mm_cli.engines.queue import Waiting
 from phi4mm_cli.errors import MemoryExhaustedError, Phi4Error, RequestError, UsageError
 from phi4mm_cli.model.checkpoint import Checkpoint
@@ -250,10 +251,9 @@ def _compose(model: Model, request: Request, read: Callable[[Clip | Picture], Me
     from phi4mm_cli.model.composing import compose, rope_side
 
     _require_adapter(model, request)
-    parts = [part for message in request.messages for part in message.parts]
     try:
         with _within_memory("a single request"):
-            media = [read(part) for part in parts if isinstance(part, (Clip, Picture))]
+            media = read_each(request, read)
         prompt = compose(model, render(request.messages, request.tools), media, request.sampling)
         prompt = replace(prompt, word_times=request.word_times)
     except RequestError:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+from phi4mm_cli.engines.media import read_each
 from phi4mm_cli.prompt import END, Marker, render
 from phi4mm_cli.schema import Clip, Picture, Profile, Reply, Request
 
@@ -69,9 +70,7 @@ def skill_of(request: Request) -> Skill:
 
 def media_of(request: Request) -> list[Medium]:
     """The sounds and pictures of a request, read and encoded. Raises InputError like those who read them."""
-    parts = (part for message in request.messages for part in message.parts)
-    media = (part for part in parts if isinstance(part, (Clip, Picture)))
-    return [_sound(part) if isinstance(part, Clip) else _picture(part) for part in media]
+    return read_each(request, lambda part: _sound(part) if isinstance(part, Clip) else _picture(part))
 
 
 def _sound(clip: Clip) -> Medium:
