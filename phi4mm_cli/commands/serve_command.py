@@ -55,15 +55,19 @@ def command(
     words = [] if gpus else ["VLLM_CPU_KVCACHE_SPACE=4"]
     words += ["vllm", "serve", str(checkpoint.path), "--served-model-name", checkpoint.name, "--trust-remote-code"]
     words += ["--dtype", checkpoint.dtype or "auto", "--max-model-len", str(max_length)]
-    words += adapters(checkpoint.path)
+    words += adapters(checkpoint.path, spare=0 if gpus else 1)
     words += ["--limit-mm-per-prompt", json.dumps(MEDIA, separators=(",", ":"))]
     words += [*spread(_weights(checkpoint), gpus), "--host", host, "--port", str(port)]
     with console.results() as stdout:
         stdout.write(" ".join(word if word.startswith("VLLM_") else shlex.quote(word) for word in words) + "\n")
 
 
-def adapters(folder: Path) -> list[str]:
-    """The options for the adapters in the folder."""
+def adapters(folder: Path, spare: int) -> list[str]:
+    """The options for the adapters in the folder, and so many places for more.
+
+    On a CPU vLLM 0.32 takes -1, which stands for no adapter, as an index: requests without one that share a batch with
+    others get what is in the last place, and are right where that is empty.
+    """
     found = [name for name in ADAPTERS if (folder / f"{name}-lora").is_dir()]
     if not found:
         return []
@@ -77,7 +81,7 @@ def adapters(folder: Path) -> list[str]:
         "--max-lora-rank",
         str(fitting),
         "--max-loras",
-        str(len(found)),
+        str(len(found) + spare),
         "--lora-modules",
         *modules,
     ]
