@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -31,7 +32,12 @@ from phi4mm_cli.schema import Message, Request, Sampling
 def workers(process: psutil.Process | None = None) -> list[psutil.Process]:
     """The processes that a run has for its devices."""
     children = (process or psutil.Process()).children(recursive=True)
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    found = []
+    for child in children:
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def gone(processes: list[psutil.Process]) -> bool:
@@ -136,7 +142,8 @@ def test_when_none_is_left_the_run_ends(tiny: Path) -> None:
             while True:
                 several.poll(0.02)
                 for process in workers():
-                    process.kill()
+                    with suppress(psutil.NoSuchProcess):
+                        process.kill()
 
 
 def test_what_stops_the_run_stops_it_here_too(tmp_path: Path) -> None:
