@@ -46,7 +46,9 @@ def test_folder_without_its_own_settings(tmp_path: Path, monkeypatch: pytest.Mon
     folder = copy_of_demo(tmp_path / "mine")
     (folder / "phi4mm.json").unlink()
     found = resolve(str(folder))
-    assert (found.path, found.name, found.dtype, found.profile) == (folder, "mine", None, Profile())
+    adapters = tuple(sorted(path.name.removesuffix("-lora") for path in folder.glob("*-lora")))
+    assert (found.path, found.name, found.dtype) == (folder, "mine", None)
+    assert found.profile == Profile(adapters=adapters)
     monkeypatch.chdir(tmp_path)
     assert resolve("mine").name == resolve("./mine").name == "mine"
     monkeypatch.setenv("HOME", str(tmp_path))
