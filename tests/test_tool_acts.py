@@ -95,7 +95,7 @@ def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Funct
 
 
 def done(
-    functions: Functions, name: str, seconds: float = 20.0, characters: int = 1000, **arguments: Any
+    functions: Functions, name: str, seconds: float = PATIENCE, characters: int = 1000, **arguments: Any
 ) -> ToolResult:
     call = ToolCall(name, arguments)
     result = carry_out(call, lambda: functions.call(call, Limits(seconds, characters)))
@@ -118,10 +118,10 @@ def test_variables_last_from_call_to_call(functions: Functions) -> None:
 @pytest.mark.parametrize("name", ["hang", "stubborn"])
 def test_a_call_that_hangs_is_ended(functions: Functions, tmp_path: Path, name: str) -> None:
     began = time.monotonic()
-    result = done(functions, name, seconds=1.0)
-    assert 1.0 <= time.monotonic() - began < PATIENCE
+    result = done(functions, name, seconds=3.0)
+    assert 3.0 <= time.monotonic() - began < PATIENCE
     assert result.ending == "time_limit"
-    assert "more than 1 seconds" in result.content
+    assert "more than 3 seconds" in result.content
     if name == "hang":
         pids = (tmp_path / "children").read_text(encoding="utf-8").split()
         assert os.path.isdir("/proc")  # noqa: PTH112
@@ -188,7 +188,7 @@ def test_tools_reach_neither_stdout_nor_stdin(functions: Functions, capfd: pytes
 # ----------------------------------------------------------------------------------------------------- programs
 
 
-def ran(text: str, seconds: float = 20.0, characters: int = 1000, **arguments: str) -> ToolResult:
+def ran(text: str, seconds: float = PATIENCE, characters: int = 1000, **arguments: str) -> ToolResult:
     command = read_program(text)
     call = ToolCall(command.tool.name, arguments)
     return carry_out(call, lambda: command.call(call, Limits(seconds, characters)))
