@@ -368,7 +368,7 @@ def names(home: Path, small: bool) -> str:
     long = batch.run("-f", "json")  # 256 bytes
     [said] = [line for line in long.stderr.splitlines() if "yyy" in line]
     assert long.code == 3 and "would have 256 bytes" in said, long.stderr[-800:]
-    assert len([*batch.out.glob("*.json")]) == len(odd)
+    assert len([*batch.out.glob("*.json")]) == len(odd) - 1  # nor does that of 251 letters fit
     told = said.replace("y" * 251, "y...")
     return f"{len(odd)} names, from a folder and from a list: all done, and known again; of 256 bytes: {told!r}"
 
