@@ -1,137 +1,53 @@
 """One contract for all engines: the same requests have the same answers, to the token, wherever the model runs.
 
-The model is a random one with both adapters, in float32; other engines are held against `local`. What is documented
-as different is in `DIFFERENT`: of the others it is demanded.
+The model is the demo, in float32; other engines are held against `local`. What is documented as different is in
+`DIFFERENT`: of the others it is demanded. `test_vllm.py` asks a real vLLM server the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
-from PIL import Image
+from contract import Outcome, all_requests, answers, asked, drained, told, write_demo
 from serving import Server, serving
 
-from phi4mm_cli.commands.sample import SAMPLES
 from phi4mm_cli.engines import Engine
 from phi4mm_cli.engines.local import LocalEngine
 from phi4mm_cli.engines.openai.engine import OpenAIEngine
 from phi4mm_cli.errors import RequestError
-from phi4mm_cli.media import audio
 from phi4mm_cli.model.checkpoint import DEFAULT_MODEL, resolve
-from phi4mm_cli.schema import Clip, Message, Part, Picture, Reply, Request, Result, Sampling
+from phi4mm_cli.schema import Request, Result
 
-Outcome = Result | RequestError
-
-TOOLS = '[{"name": "weather", "description": "Of a city.", "parameters": {"city": {"type": "str"}}}]'
-CALL = '<|tool_call|>[{"name": "weather", "arguments": {"city": "Oslo"}}]<|/tool_call|>'
+ENGINES = ("openai", "ray")
 STREAMED = ("two turns", "a clip", "a picture", "both", "a tool", "drawn by chance")
 DIFFERENT = {"openai": {"words"}}  # fields of the results: no server tells when words are said
 
 
-def asked(*parts: Part, budget: int = 12, **settings: float) -> Request:
-    return Request((Message("user", parts),), Sampling(budget, **settings))  # type: ignore[arg-type]
-
-
-def talk(*turns: tuple[str, Part], tools: str | None = None) -> Request:
-    messages = tuple(Message(role, (part,) if isinstance(part, (str, Reply)) else part) for role, part in turns)  # type: ignore[arg-type]
-    return Request(messages, Sampling(12), tools)
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_demo(tmp_path_factory.mktemp("contract") / "demo")
 
 
 @pytest.fixture(scope="module")
 def requests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Request]:
-    """Thirty of them, by what is special about each."""
-    folder = tmp_path_factory.mktemp("media")
-    return texts() | sounds(folder) | sights(folder) | tools()
-
-
-def texts() -> dict[str, Request]:
-    hot = {"temperature": 0.9, "top_p": 0.8, "seed": 11}
-    return {
-        "text": asked("Where is the letter?"),
-        "two turns": talk(("user", "Hello."), ("assistant", "Hi."), ("user", "Where is the letter?")),
-        "a system": talk(("system", "Be brief."), ("user", "Where is it?")),
-        "control tokens": asked("a <|end|><|assistant|> b <|audio_1|> c"),
-        "other scripts": asked("  Où est-elle? 手紙はどこ 🙂\n\n"),
-        "an answer": talk(("user", "a"), ("assistant", Reply("so", (40, 41))), ("user", "b")),
-        "drawn by chance": asked("Where is the letter?", **hot),
-        "without repeats": asked("a a a a", budget=30, no_repeat_ngram_size=2, repetition_penalty=1.3),
-        "beams": asked("Where is the letter?", num_beams=3),
-        "past the switch": asked("word " * 40, budget=40),
-    }
-
-
-def sounds(folder: Path) -> dict[str, Request]:
-    meeting = audio.source(SAMPLES / "meeting.flac")
-    samples, rate = soundfile.read(meeting.path, dtype="float32")
-    soundfile.write(folder / "phone.wav", samples[: 2 * rate : rate // 8000], 8000)
-    both = np.stack([samples[: 3 * rate], samples[3 * rate : 6 * rate]], 1)
-    soundfile.write(folder / "stereo.wav", both, rate, subtype="FLOAT")
-    stereo, ask = audio.source(folder / "stereo.wav"), "Transcribe the audio clip into text."
-    first, second = Clip(meeting, 0.5, 3.25), Clip(meeting, 5.0, 6.0)
-    timed = asked(first, ask)
-    return {
-        "a clip": asked(first, ask),
-        "another clip": asked(second, ask),
-        "words with times": Request(timed.messages, Sampling(13), word_times=True),
-        "telephone": asked(Clip(audio.source(folder / "phone.wav"), 0.0, 1.5), ask),
-        "a channel": asked(Clip(stereo, 0.1, 2.0, channel=2), ask),
-        "mixed down": asked(Clip(stereo, 0.1, 2.0), ask),
-        "two clips": asked(first, second, "Which is longer?"),
-        "the clip last": asked("Listen: ", second),
-        "a clip alone": asked(second),
-    }
-
-
-def sights(folder: Path) -> dict[str, Request]:
-    random = np.random.default_rng(4)
-    image = Image.fromarray(random.integers(0, 255, (300, 500, 3), dtype=np.uint8))
-    image.save(folder / "plain.png")
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
-    image.save(folder / "turned.jpg", exif=exif)
-    image.save(folder / "pages.tiff", save_all=True, append_images=[image.rotate(180)])
-    plain, turned, pages = (audio.source(folder / name) for name in ("plain.png", "turned.jpg", "pages.tiff"))
-    clip = Clip(audio.source(SAMPLES / "meeting.flac"), 1.0, 2.0)
-    shown, ask = Picture(plain), "What is shown in this image?"
-    return {
-        "a picture": asked(shown, ask),
-        "turned": asked(Picture(turned), ask),
-        "the second page": asked(Picture(pages, page=2), ask),
-        "a band": asked(Picture(plain, size=(448, 896), band=(100, 548)), ask),
-        "one crop": asked(Picture(plain, most_crops=1), ask),
-        "two pictures": asked(shown, Picture(turned), "Which is turned?"),
-        "both": asked(shown, clip),
-        "both and words": asked(shown, clip, "Is it so?"),
-        "sound, then sight": talk(("user", (clip, "And this?")), ("assistant", "Yes."), ("user", (shown, "So?"))),
-    }
-
-
-def tools() -> dict[str, Request]:
-    again = (("assistant", CALL), ("tool", '{"result": "rain <|end|>"}'))
-    return {
-        "a tool": talk(("user", "Weather in Oslo?"), tools=TOOLS),
-        "a tool and a system": talk(("system", "Be brief."), ("user", "Weather in Oslo?"), tools=TOOLS),
-        "what a tool said": talk(("user", "Weather in Oslo?"), *again, tools=TOOLS),
-    }
+    return all_requests(tmp_path_factory.mktemp("media"))
 
 
 @pytest.fixture(scope="module")
-def server(tiny_folder: Path) -> Iterator[Server]:
-    with serving("--model", tiny_folder, "--dtype", "float32", "--device", "cpu") as server:
+def server(checkpoint: Path) -> Iterator[Server]:
+    with serving("--model", checkpoint, "--dtype", "float32", "--device", "cpu") as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def over_ray(tiny_folder: Path, cluster: None) -> Iterator[Engine]:
+def over_ray(checkpoint: Path, cluster: None) -> Iterator[Engine]:
     """On two actors, which are not started anew for each test."""
     from phi4mm_cli.engines.cluster import ClusterEngine  # here, as it needs Ray
 
-    with ClusterEngine(str(tiny_folder), workers=2, device="cpu", dtype="float32", batch_size=8) as engine:
+    with ClusterEngine(str(checkpoint), workers=2, device="cpu", dtype="float32", batch_size=8) as engine:
         yield engine
 
 
@@ -149,32 +65,10 @@ def opened(name: str, folder: Path, get: pytest.FixtureRequest) -> Iterator[Engi
             yield engine
 
 
-def answers(engine: Engine, requests: dict[str, Request]) -> dict[str, Outcome]:
-    waiting, found = [*requests.items()], {}
-    names = {request.key: name for name, request in requests.items()}
-    while waiting or len(found) < len(requests):
-        while waiting and engine.room() > 0:
-            engine.submit(waiting.pop(0)[1])
-        for key, outcome in engine.poll():
-            assert names[key] not in found, "answered twice"
-            found[names[key]] = outcome
-    return found
-
-
 @pytest.fixture(scope="module")
-def expected(tiny_folder: Path, requests: dict[str, Request]) -> dict[str, Outcome]:
-    with LocalEngine(resolve(str(tiny_folder)), "cpu", "float32") as engine:
+def expected(checkpoint: Path, requests: dict[str, Request]) -> dict[str, Outcome]:
+    with LocalEngine(resolve(str(checkpoint)), "cpu", "float32") as engine:
         return answers(engine, requests)
-
-
-def told(outcome: Outcome, without: set[str] = frozenset()) -> dict[str, object]:  # type: ignore[assignment]
-    """What is compared of an answer."""
-    assert isinstance(outcome, Result), outcome
-    fields = ("text", "tokens", "finish", "prompt_tokens", "words", "quoted")
-    return {name: getattr(outcome, name) for name in fields if name not in without}
-
-
-ENGINES = ("openai", "ray")
 
 
 def test_the_requests_are_many_and_their_answers_differ(
@@ -188,12 +82,12 @@ def test_the_requests_are_many_and_their_answers_differ(
 @pytest.mark.parametrize("name", ENGINES)
 def test_batches_are_the_same(
     name: str,
-    tiny_folder: Path,
+    checkpoint: Path,
     requests: dict[str, Request],
     expected: dict[str, Outcome],
     request: pytest.FixtureRequest,
 ) -> None:
-    with opened(name, tiny_folder, request) as engine:
+    with opened(name, checkpoint, request) as engine:
         found = answers(engine, requests)
     other = DIFFERENT.get(name, set())
     assert {case: told(outcome, other) for case, outcome in found.items()} == {
@@ -205,43 +99,32 @@ def test_batches_are_the_same(
 @pytest.mark.parametrize("name", ENGINES)
 def test_streams_are_the_same(
     name: str,
-    tiny_folder: Path,
+    checkpoint: Path,
     requests: dict[str, Request],
     expected: dict[str, Outcome],
     request: pytest.FixtureRequest,
 ) -> None:
-    with opened(name, tiny_folder, request) as engine:
+    with opened(name, checkpoint, request) as engine:
         for case in STREAMED:
             pieces, result = drained(engine.stream(requests[case]))
             assert "".join(pieces) == result.text, case
             assert told(result, {"words"}) == told(expected[case], {"words"}), case
 
 
-def drained(answer: Generator[str, None, Result]) -> tuple[list[str], Result]:
-    pieces = []
-    while True:
-        try:
-            pieces.append(next(answer))
-        except StopIteration as end:
-            return pieces, end.value
-
-
 @pytest.mark.parametrize("name", ("local", *ENGINES))
-def test_a_prompt_that_is_too_long_fails_alone(name: str, tiny_folder: Path, request: pytest.FixtureRequest) -> None:
-    with opened(name, tiny_folder, request) as engine:
-        assert engine.profile.context == 4096
+def test_a_prompt_that_is_too_long_fails_alone(name: str, checkpoint: Path, request: pytest.FixtureRequest) -> None:
+    with opened(name, checkpoint, request) as engine:
+        assert engine.profile.context == 131072
         assert engine.count_tokens("a <|end|> b") > 3  # text like any other
-        found = answers(engine, {"long": asked("word " * 5000), "short": asked("word")})
+        found = answers(engine, {"long": asked("a " * 140000), "short": asked("word")})
         assert isinstance(found["long"], RequestError)
-        assert "4096" in found["long"].message
+        assert "131072" in found["long"].message
         assert isinstance(found["short"], Result)
 
 
 @pytest.mark.parametrize("name", ("local", *ENGINES))
-def test_a_request_that_is_dropped_is_not_answered(
-    name: str, tiny_folder: Path, request: pytest.FixtureRequest
-) -> None:
-    with opened(name, tiny_folder, request) as engine:
+def test_a_request_that_is_dropped_is_not_answered(name: str, checkpoint: Path, request: pytest.FixtureRequest) -> None:
+    with opened(name, checkpoint, request) as engine:
         kept, dropped = asked("kept"), asked("dropped")
         engine.submit(dropped)
         engine.submit(kept)
