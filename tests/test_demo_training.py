@@ -1,12 +1,15 @@
-"""What the demo's trainer tells the model about where things are, against where they are drawn."""
+"""The demo's trainer: what it tells of where things are, against where they are drawn, and what it begins from."""
 
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
+from phi4mm_cli.demo.training import architecture, export, loop, stages
 from phi4mm_cli.demo.training.examples import Encoder
 from phi4mm_cli.demo.training.looking import Labeller
 from phi4mm_cli.demo.training.seeing import Shown, example, pointers
@@ -31,3 +34,11 @@ def test_words_of_a_page_are_pointed_at_where_they_stand() -> None:
             written = writer.tokenizer.decode([int(ids[asking + 1])]).strip()
             right += written in [writer.tokenizer.decode([token]).strip() for token in there if token]
         assert right >= 0.8 * len(pointed)  # two short tokens may share a position, which then shows the second
+
+
+def test_the_base_model_that_ships_is_what_adapters_are_trained_on(tmp_path: Path) -> None:
+    export.take_base(DEMO_FOLDER, tmp_path)
+    decoder = stages.decoder(architecture.new_network(stages.vocabulary(stages.tokenizer(tmp_path))))
+    loop.load_state(tmp_path / "far.safetensors", decoder)
+    shipped = load_file(DEMO_FOLDER / "model.safetensors")
+    assert all(torch.equal(parameter.bfloat16(), shipped[name]) for name, parameter in decoder.items())

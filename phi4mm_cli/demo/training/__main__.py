@@ -2,7 +2,8 @@
 
 The stages are, in order: pool (speaks what is listened to), base (text), far (long conversations), listen (the audio
 encoder alone), speech (its adapter), look (the vision tower alone), see (its adapter). `export` writes what there is as
-a checkpoint into WORK/checkpoint. A stage goes on where its state in WORK stops, or the one that lies beside this file.
+a checkpoint into WORK/checkpoint. A stage goes on where its state in WORK stops, or the one that lies beside this file;
+the base model of the adapters is the one that ships, where WORK has none.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from pathlib import Path
 from torch.multiprocessing.spawn import spawn
 
 from phi4mm_cli.demo.training import export, pool, stages
+from phi4mm_cli.model.checkpoint import DEMO_FOLDER
 
 STATES = Path(__file__).parent / "state"  # of a training that is not done yet
+LATER = ("speech", "see", "export")  # what needs the base model
 
 
 def main() -> None:
@@ -34,6 +37,8 @@ def main() -> None:
     for state in STATES.glob("*"):
         if not (chosen.work / state.name).exists():
             shutil.copy(state, chosen.work)
+    if chosen.stage in LATER and not (chosen.work / "far.safetensors").exists():
+        export.take_base(DEMO_FOLDER, chosen.work)
     if chosen.stage == "pool":
         pool.build_all(chosen.work, chosen.workers)
         return

@@ -45,6 +45,15 @@ def export(work: Path, target: Path) -> None:
     _write_settings(target)
 
 
+def take_base(checkpoint: Path, work: Path) -> None:
+    """Make of a checkpoint's base model the state that the stage far left, with the tokenizer it goes with."""
+    if not (work / "tokenizer.json").exists():
+        shutil.copy(checkpoint / "tokenizer.json", work)
+    names = stages.decoder(architecture.new_network(stages.vocabulary(stages.tokenizer(work)))).keys()
+    weights = load_file(checkpoint / "model.safetensors")
+    save_file({name: weights[name] for name in names}, work / "far.safetensors", {"step": "0"})
+
+
 def _state(path: Path) -> dict[str, Tensor]:
     return load_file(path) if path.exists() else {}
 
