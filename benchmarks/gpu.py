@@ -3,9 +3,8 @@
     python benchmarks/gpu.py --folder /big/disk | tee benchmarks/results/gpu.txt
 
 That is all: it makes a checkpoint of random weights with the released model's shapes (12 GB; --keep leaves it there for
-the next time) and takes a few minutes and 24 GB of GPU memory. It needs `pip install 'phi4mm[quantize]' peft`, the last
-of which plain transformers loads adapters with, and measures flash attention where flash-attn is installed. This tries
-every line of it without a GPU:
+the next time) and takes a few minutes and 24 GB of GPU memory. It needs `pip install 'phi4mm[quantize]'`, and
+measures flash attention where flash-attn is installed. This tries every line of it without a GPU:
 
     python benchmarks/gpu.py --device cpu --divide 32 --batches 1,2 --seconds 1 --tokens 4 --prompt 16 --rounds 1
 
