@@ -1,7 +1,8 @@
 """Asks about one chunk of a recording, and asks again where the answer cannot be trusted.
 
 A bad answer is asked for again in two parts, cut in silence, and these again while they are long enough; then without
-repeats; then at rising temperature. The best answer is kept, and what was done is told in warnings.
+repeats; then at rising temperature. The best answer is kept, and what was done is told in warnings. One that may be
+right, although it has little text or tells a sentence twice, is kept unless its parts say otherwise.
 """
 
 from __future__ import annotations
@@ -87,12 +88,13 @@ class Listener:
         first = yield from self._ask(chunk)
         best = yield from self._improved(first)
         kept = tuple(self._kept(answer) for answer in best)
-        return Healed(kept, tuple(_warnings(first, kept)))
+        doubt = self._doubt(first)
+        return Healed(kept, tuple(_warnings((doubt,) if doubt else first.faults, first, kept)))
 
     def _improved(self, first: Answer, parent: Answer | None = None) -> Flow[tuple[Answer, ...]]:
         """`first`, or what is better; `parent` answers the chunk that this one's is a half of."""
-        slow = not first.faults and trust.is_slow(first.text, first.speech, self.question.tellings)
-        if not (first.faults or slow):
+        doubt = self._doubt(first)
+        if not (first.faults or doubt):
             return (first,)
         if "prompt_echo" in first.faults and self.question.hints:
             bare = yield from self._ask(first.chunk, way=WITHOUT_HINTS, hints=False)
@@ -101,17 +103,26 @@ class Listener:
         hopeless = parent is not None and "empty_with_speech" in parent.faults and "empty_with_speech" in first.faults
         if first.chunk.end - first.chunk.start >= SHORTEST_SPLIT and not hopeless:
             parts = yield from self._split(first)
-            if not slow:
+            if doubt is None:
                 return min((first,), parts, key=_badness)
-            told = trust.letters(" ".join(part.text for part in parts))
-            better = _badness(parts) == 0 and told >= SPLIT_GAIN * trust.letters(first.text)
-            return parts if better else (first,)
+            told = " ".join(part.text for part in parts)
+            more = trust.letters(told) >= SPLIT_GAIN * trust.letters(first.text)
+            better = more if doubt == "speech_rate" else trust.retold(told) == 0
+            return parts if better and _badness(parts) == 0 else (first,)
         if self._repeats_as_spoken(first):
             return (replace(first, faults=()),)
-        if slow or "empty_with_speech" in first.faults:  # chance would invent words where the model hears none
+        if doubt or "empty_with_speech" in first.faults:  # chance would invent words where the model hears none
             return (first,)
         best = yield from self._varied(first)
         return (best,)
+
+    def _doubt(self, answer: Answer) -> Fault | None:
+        """What makes an answer without faults worth a second look: people do speak so slowly, and say things twice."""
+        if answer.faults:
+            return None
+        if trust.is_slow(answer.text, answer.speech, self.question.tellings):
+            return "speech_rate"
+        return "looping" if trust.retold(answer.text) else None
 
     def _repeats_as_spoken(self, answer: Answer) -> bool:
         """Whether a short chunk's only fault is that it repeats itself, and it ended by itself at the pace of speech.
@@ -157,7 +168,7 @@ class Listener:
         asked = question.instruction + question.hints * hints
         [result] = yield [request(clip, asked, question, sampling or self.sampling)]
         speech = sum(region.end - region.start for region in chunk.speech) if chunk.speech else None
-        said = Said(result.text, result.finish, speech, asked, question.tellings)
+        said = Said(result.text, result.finish, speech, asked, question.tellings, chunk.is_unsure)
         answer = Answer(chunk, result.text, result.words, trust.faults(said), speech, way)
         if hints and trust.only_terms(result.text, question.terms):
             bare = yield from self._ask(chunk, sampling, WITHOUT_HINTS, hints=False)
@@ -191,8 +202,8 @@ def _badness(answers: Sequence[Answer]) -> float:
     return sum(trust.severity(answer.faults) * (answer.chunk.end - answer.chunk.start) for answer in answers)
 
 
-def _warnings(first: Answer, kept: Sequence[Answer]) -> Iterator[Warning]:
-    """What is wrong with the answers that are kept; where nothing is, what was wrong with the first one."""
+def _warnings(found: Sequence[Fault], first: Answer, kept: Sequence[Answer]) -> Iterator[Warning]:
+    """What is wrong with the answers that are kept; where nothing is, what was `found` wrong with the first one."""
     faulty = [answer for answer in kept if answer.faults]
     for answer in faulty:
         told = f"left out: {answer.left_out!r}" if answer.left_out else "kept as it is" if answer.text else "left out"
@@ -200,7 +211,7 @@ def _warnings(first: Answer, kept: Sequence[Answer]) -> Iterator[Warning]:
             action = f"decoded again to no avail, {told}"
             yield Warning(fault, MESSAGES[fault], action, answer.chunk.start, answer.chunk.end)
     if not faulty and [answer.text for answer in kept] != [first.text]:
-        fault = first.faults[0] if first.faults else "speech_rate"
+        fault = found[0]
         ways = [f"in {len(kept)} parts"] if len(kept) > 1 else []
         ways += dict.fromkeys(answer.way for answer in kept if answer.way not in ("", IN_PARTS))
         told = "".join(f"; left out: {answer.left_out!r}" for answer in kept if answer.left_out)

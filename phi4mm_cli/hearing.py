@@ -154,7 +154,7 @@ def _coverage(recordings: Sequence[Recording], answers: Sequence[Answer], how: L
     total = sum(wanted(recording, end) for recording, (_, end) in zip(recordings, how.spans, strict=True))
     if not how.vad:
         return Coverage("seconds", total, read)
-    heard = sum(answer.speech or 0.0 for answer in answers)
+    heard = sum(answer.speech or 0.0 for answer in answers if answer.text or answer.faults)  # else it was no speech
     trusted = sum(answer.speech or 0.0 for answer in answers if answer.text and not answer.faults)
     return Coverage("seconds", total, read, heard, trusted)
 

@@ -42,7 +42,7 @@ RETOLD_SHARE = 0.2  # of the words of a text that is to say each thing once
 SLOWEST, SLOW, FASTEST = 5.0, 9.0, 30.0
 WIDE_LETTERS = 3.0  # a Chinese or Japanese character is a syllable or more; Mandarin has 5.2 of them a second
 DIGIT_LETTERS = 4.0  # "7" is said as a word
-SHORTEST_JUDGED = 2.0  # seconds of speech, from which its rate tells something
+SHORTEST_JUDGED = 2.0  # seconds of speech, from which its rate tells something; shorter music may sound like speech
 SHORTEST_SPEECH = 0.25  # seconds; less may be a cough (the least that whisper.cpp takes for speech)
 
 ECHOED_WORDS = 3  # in a row: so many of the question's words are no chance
@@ -62,6 +62,7 @@ class Said:
     speech: float | None  # seconds; None where nobody has listened for it
     question: str = ""  # what was asked
     tellings: int = 1  # how often the answer says what was said
+    is_unsure: bool = False  # the speech may be another sound
 
 
 def faults(said: Said) -> tuple[Fault, ...]:
@@ -70,7 +71,7 @@ def faults(said: Said) -> tuple[Fault, ...]:
     if is_echo(said.text, said.question):
         found.append("prompt_echo")
     if not letters(said.text):
-        if said.speech is not None and said.speech >= SHORTEST_SPEECH:
+        if said.speech is not None and said.speech >= (SHORTEST_JUDGED if said.is_unsure else SHORTEST_SPEECH):
             found.append("empty_with_speech")
     elif is_looping(said.text):
         found.append("looping")
@@ -132,10 +133,15 @@ def is_stuttering(text: str) -> bool:
 
 def is_retelling(text: str) -> bool:
     """Whether a text that is to say each thing once, a summary, tells a good part of it in the same sentences again."""
+    told = retold(text)
+    return told > 0 and told >= RETOLD_SHARE * len(words(text))
+
+
+def retold(text: str) -> int:
+    """How many words of a text are of sentences that it has told before."""
     sentences = [tuple(words(sentence)) for line in text.splitlines() for sentence in timing.sentences(line)]
     again = Counter(sentence for sentence in sentences if len(sentence) >= RETOLD_WORDS)
-    retold = sum((count - 1) * len(sentence) for sentence, count in again.items())
-    return retold > 0 and retold >= RETOLD_SHARE * sum(map(len, sentences))
+    return sum((count - 1) * len(sentence) for sentence, count in again.items())
 
 
 def _most_repeated(said: Sequence[str]) -> int:

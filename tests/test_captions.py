@@ -12,6 +12,7 @@ from phi4mm_cli.captions.arrange import units
 from phi4mm_cli.captions.check import Rule, check
 from phi4mm_cli.captions.grammar import GRAMMARS, grammar_of
 from phi4mm_cli.captions.pieces import columns, pieces
+from phi4mm_cli.captions.schedule import LAG, LEAD, scheduled
 from phi4mm_cli.outputs import Segment
 from phi4mm_cli.schema import Word
 from phi4mm_cli.subtitles import Cue, Subtitles
@@ -212,6 +213,15 @@ def test_what_is_said_too_fast_is_shown_all_the_same_and_told() -> None:
     shown = from_segments(spoken(LONG, LONG, pace=40, pause=0.0))
     assert letters(shown) == re.sub(" ", "", LONG + LONG)
     assert set(broken(shown)) == {"speed"}
+
+
+def test_one_that_lacks_time_comes_early_and_pushes_the_next_by_a_little() -> None:
+    first, hurried, pushed = scheduled([(1000, 2000, 10), (4000, 5000, 40), (5100, 7000, 20)], NETFLIX)
+    assert first == (1000, 2000)
+    assert hurried == (4000 - LEAD, 5100 - NETFLIX.gap + LAG)
+    assert pushed[0] == hurried[1] + NETFLIX.gap
+    calm = scheduled([(1000, 3900, 10), (4000, 6400, 40), (8000, 9000, 20)], NETFLIX)
+    assert [start for start, _ in calm] == [1000, 4000, 8000]
 
 
 def test_a_pause_is_not_spanned() -> None:

@@ -90,6 +90,25 @@ def test_slow_speech_is_left_as_it_is() -> None:
     assert len(engine.asked) > len(heard.answers)
 
 
+def test_a_sentence_told_twice_is_looked_at_twice() -> None:
+    def tells_again(request: Request) -> Result:
+        heard = hears(request).text
+        first = heard.split(". ")[0].rstrip(".") + "."
+        return said(f"{first} {heard}" if seconds_of(request) > 12 else heard)
+
+    heard = hear(ScriptedEngine(tells_again))
+    assert text_of(heard) == SPOKEN
+    assert {(warning.code, warning.healed) for warning in heard.warnings} == {("looping", True)}
+
+
+def test_a_sentence_said_twice_is_left_as_it_is() -> None:
+    engine = ScriptedEngine(lambda _: said("Please send the budget before Tuesday. " * 2))
+    heard = hear(engine)
+    assert all(answer.text.count("budget") == 2 for answer in heard.answers)
+    assert not any(warning.code == "looping" for warning in heard.warnings)
+    assert len(engine.asked) > len(heard.answers)
+
+
 def test_a_loop_in_a_short_chunk_is_broken_without_repeats(short: Path) -> None:
     def loops_unless_forbidden(request: Request) -> Result:
         return hears(request) if request.sampling.no_repeat_ngram_size else LOOP

@@ -33,6 +33,8 @@ GERMAN = "Das Rindfleischetikettierungsüberwachungsaufgabenübertragungsgesetz 
         (Said("", "stop", None), ()),
         (Said("", "stop", 0.6), ("empty_with_speech",)),
         (Said(" . ", "stop", 3.0), ("empty_with_speech",)),
+        (Said("", "stop", 1.9, is_unsure=True), ()),
+        (Said("", "stop", 2.1, is_unsure=True), ("empty_with_speech",)),
         (Said(MEETING, "length", 14.0), ("token_limit",)),
         (Said(MEETING, "context", 14.0), ("token_limit",)),
         (Said("no " * 9, "stop", 3.0), ("looping",)),

@@ -6,7 +6,7 @@ Chunks are given as soon as the recording is decoded some seconds past them, and
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
 
@@ -56,11 +56,12 @@ class Chunk:
     start: float  # seconds
     end: float  # seconds
     speech: tuple[Region, ...]  # none where nobody has listened for it
+    is_unsure: bool = False  # all of it may be music, or other sound, as well as speech
 
     def later(self, seconds: float) -> Chunk:
         """The same chunk, where its recording began so much earlier."""
         speech = tuple(Region(region.start + seconds, region.end + seconds) for region in self.speech)
-        return Chunk(self.start + seconds, self.end + seconds, speech)
+        return replace(self, start=self.start + seconds, end=self.end + seconds, speech=speech)
 
 
 class Recording(Protocol):
@@ -109,7 +110,7 @@ def halves(chunk: Chunk, samples: Array, rate: int) -> tuple[Chunk, Chunk]:
         first, last = _hops(quarter), max(_hops(3 * quarter), _hops(quarter) + 1)
         cut = chunk.start + (first + int(np.argmin(loudness[first:last]))) * HOP / RATE
     parts = ((chunk.start, cut), (cut, chunk.end))
-    left, right = (Chunk(start, end, tuple(_within(chunk.speech, start, end))) for start, end in parts)
+    left, right = (Chunk(start, end, tuple(_within(chunk.speech, start, end)), chunk.is_unsure) for start, end in parts)
     return left, right
 
 
@@ -143,6 +144,7 @@ class _Cut:
     start: int
     end: int
     speech: Sequence[_Run]
+    is_unsure: bool
 
     def chunk(self, duration: float, vad: bool) -> Chunk:
         """In seconds; the recording, with its last hop, may end at `duration`."""
@@ -152,7 +154,7 @@ class _Cut:
 
         runs = [run.clipped(self.start, self.end) for run in self.speech] if vad else []
         regions = tuple(Region(seconds(run.start), seconds(run.end)) for run in runs)
-        return Chunk(seconds(self.start), seconds(self.end), regions)
+        return Chunk(seconds(self.start), seconds(self.end), regions, vad and self.is_unsure)
 
 
 class _Cutter:
@@ -241,8 +243,15 @@ class _Cutter:
         if pause.end - pause.start < NARROW_PAUSE or pause.end >= limit:
             return False
         sides = [run.clipped(self._begin, limit) for run in runs if run.end == pause.start or run.start == pause.end]
-        spoken = [float(np.median(self._speech[run.start - self._begin : run.end - self._begin])) for run in sides]
+        spoken = [self._sureness(run) for run in sides]
         return min(spoken) < UNCLEAR and max(spoken) >= CLEAR
+
+    def _sureness(self, run: _Run) -> float:
+        """The median probability that it is speech."""
+        return float(np.median(self._speech[run.start - self._begin : run.end - self._begin]))
+
+    def _is_unsure(self, runs: Sequence[_Run], end: int) -> bool:
+        return all(self._sureness(run.clipped(self._begin, end)) < UNCLEAR for run in runs)
 
     def _worth(self, pause: _Run, start: int) -> float:
         """How well the chunk from `start` ends in `pause`: long pauses and full chunks are good."""
@@ -258,15 +267,18 @@ class _Cutter:
             middle = (pause.start + pause.end) // 2
             end = min(pause.start + PAD_AFTER, middle, limit, self._known)
             following = max(end, min(pause.end - PAD_BEFORE, self._known))
+        cut = _Cut(start, end, runs, self._is_unsure(runs, pause.start))
         self._forget(following, is_inside=False)
-        return _Cut(start, end, runs)
+        return cut
 
     def _cut_in_speech(self, start: int, limit: int, runs: Sequence[_Run]) -> _Cut:
         """Cuts speech that does not pause up to `limit`, in the second half of the longest chunk."""
         latest = min(limit, self._known - AHEAD // 2)  # leaves no crumb
         end = self._quietest(start + self._longest // 2, latest, LATE_DB)
+        said = [run for run in runs if run.start < end]
+        cut = _Cut(start, end, said, self._is_unsure(said, end))
         self._forget(end, is_inside=any(run.start < end < run.end for run in runs))
-        return _Cut(start, end, [run for run in runs if run.start < end])
+        return cut
 
     def _quietest(self, earliest: int, latest: int, late_db: float = 0.0) -> int:
         """Where it is quietest; `late_db` favours the latest place over the earliest."""
