@@ -88,11 +88,13 @@ class Listener:
         first = yield from self._ask(chunk)
         best = yield from self._improved(first)
         kept = tuple(self._kept(answer) for answer in best)
-        doubt = self._doubt(first)
-        return Healed(kept, tuple(_warnings((doubt,) if doubt else first.faults, first, kept)))
+        found = first.faults or (self._doubt(first) or "speech_rate",)
+        return Healed(kept, tuple(_warnings(found, first, kept)))
 
     def _improved(self, first: Answer, parent: Answer | None = None) -> Flow[tuple[Answer, ...]]:
         """`first`, or what is better; `parent` answers the chunk that this one's is a half of."""
+        if first.chunk.is_unsure and not trust.fits(first.text, first.chunk.end - first.chunk.start):
+            return (replace(first, text="", words=None, faults=(), left_out=first.text),)
         doubt = self._doubt(first)
         if not (first.faults or doubt):
             return (first,)
@@ -215,5 +217,6 @@ def _warnings(found: Sequence[Fault], first: Answer, kept: Sequence[Answer]) -> 
         ways = [f"in {len(kept)} parts"] if len(kept) > 1 else []
         ways += dict.fromkeys(answer.way for answer in kept if answer.way not in ("", IN_PARTS))
         told = "".join(f"; left out: {answer.left_out!r}" for answer in kept if answer.left_out)
-        action = f"decoded again {' and '.join(ways)}, which healed it{told}"
+        again = f"decoded again {' and '.join(ways)}, which healed it" if ways else "no speech after all"
+        action = again + told
         yield Warning(fault, MESSAGES[fault], action, first.chunk.start, first.chunk.end, healed=True)

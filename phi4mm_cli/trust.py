@@ -113,6 +113,11 @@ def is_speakable(text: str, speech: float | None, tellings: int = 1) -> bool:
     return speech < SHORTEST_JUDGED or said >= SLOWEST * speech
 
 
+def fits(text: str, seconds: float) -> bool:
+    """Whether anybody can say so much in so many seconds, all of them speech."""
+    return letters(text) <= FASTEST * seconds
+
+
 def is_slow(text: str, speech: float | None, tellings: int = 1) -> bool:
     """Whether so little text came of the speech that some may be missing, although people do speak so slowly."""
     return speech is not None and speech >= SHORTEST_JUDGED and letters(text) / tellings < SLOW * speech

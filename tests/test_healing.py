@@ -104,9 +104,23 @@ def test_a_sentence_told_twice_is_looked_at_twice() -> None:
 def test_a_sentence_said_twice_is_left_as_it_is() -> None:
     engine = ScriptedEngine(lambda _: said("Please send the budget before Tuesday. " * 2))
     heard = hear(engine)
-    assert all(answer.text.count("budget") == 2 for answer in heard.answers)
+    assert all(answer.text.count("budget") == 2 for answer in heard.answers if not answer.chunk.is_unsure)
     assert not any(warning.code == "looping" for warning in heard.warnings)
     assert len(engine.asked) > len(heard.answers)
+
+
+def test_words_for_a_sound_that_is_too_short_for_them_are_left_out() -> None:
+    words = "The train to Paris leaves at three o'clock."
+
+    def invents(request: Request) -> Result:
+        return said(words) if clip_of(request).start > 53.2 else hears(request)
+
+    heard = hear(ScriptedEngine(invents), how=Listening(longest_chunk=15.0))
+    assert heard.answers[-1].chunk.is_unsure  # the noise after the last sentence
+    assert text_of(heard) == SPOKEN
+    [warning] = heard.warnings
+    assert (warning.code, warning.healed) == ("speech_rate", True)
+    assert words in warning.action
 
 
 def test_a_loop_in_a_short_chunk_is_broken_without_repeats(short: Path) -> None:

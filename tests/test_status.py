@@ -128,7 +128,8 @@ def test_status_of_a_run_at_work_and_after_it_was_killed(phi4mm: Phi4mm, tmp_pat
     assert found["speed"] > 0
     said = phi4mm("status", "out").stdout.splitlines()
     assert said[0].startswith("transcribe: stopped at ")
-    assert said[1:3] == ["  13 inputs: 12 done, 1 begun", "  0:12 of 0:12 read, in " + said[2].split(", in ")[1]]
+    assert said[1] == "  13 inputs: 12 done, 1 begun"
+    assert said[2].split(", in ")[0] == "  0:12 of 0:12 read"  # how long it took is told from a second on
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
