@@ -68,7 +68,9 @@ def test_options_and_variables_reach_the_model_and_the_record(phi4mm: Phi4mm, tm
     soundfile.write(tmp_path / "a.wav", samples, rate)
 
     def transcript(*arguments: object, **env: str) -> Any:
-        return json.loads(phi4mm("transcribe", "a.wav", "--model", "demo", "--jsonl", *arguments, env=env).stdout)
+        run = phi4mm("transcribe", "a.wav", "--model", "demo", "--jsonl", *arguments, env=env)
+        assert run.stdout, (run.returncode, run.stderr)
+        return json.loads(run.stdout)
 
     short = transcript("--max-new-tokens", 3)
     assert short["options"] == {"language": None, "vad": True, "word_timestamps": False, "max_new_tokens": 3}

@@ -5,6 +5,7 @@ torch and transformers are imported, and the weights loaded, when the first answ
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -35,6 +36,7 @@ Outcome = Result | RequestError
 
 CPU_BATCH = 16
 MOST_GPU_ROWS = 128
+KERNELS_KEPT = 32  # by oneDNN, each for one length of input: its own 1,024 are half a gigabyte after hours of clips
 BATCHES_IN_HAND = 4  # enough requests to choose neighbours in length from
 
 
@@ -193,6 +195,7 @@ class LocalEngine(Closing):
         return self._model
 
     def _load(self) -> Model:
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS_KEPT))
         import_quickly("phi4mm_cli.model.generate")  # and with it all that an answer needs
         from phi4mm_cli.model import memory
         from phi4mm_cli.model.loading import assemble, open_contents
