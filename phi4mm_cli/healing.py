@@ -93,7 +93,8 @@ class Listener:
 
     def _improved(self, first: Answer, parent: Answer | None = None) -> Flow[tuple[Answer, ...]]:
         """`first`, or what is better; `parent` answers the chunk that this one's is a half of."""
-        if first.chunk.is_unsure and not trust.fits(first.text, first.chunk.end - first.chunk.start):
+        seconds = first.chunk.end - first.chunk.start
+        if first.chunk.is_unsure and not trust.fits(first.text, seconds, self.question.tellings):
             return (replace(first, text="", words=None, faults=(), left_out=first.text),)
         doubt = self._doubt(first)
         if not (first.faults or doubt):
@@ -103,7 +104,7 @@ class Listener:
             if not bare.faults or not trust.letters(bare.text):
                 return (replace(bare, left_out=first.text, faults=first.faults if bare.faults else ()),)
         hopeless = parent is not None and "empty_with_speech" in parent.faults and "empty_with_speech" in first.faults
-        if first.chunk.end - first.chunk.start >= SHORTEST_SPLIT and not hopeless:
+        if seconds >= SHORTEST_SPLIT and not hopeless:
             parts = yield from self._split(first)
             if doubt is None:
                 return min((first,), parts, key=_badness)

@@ -113,9 +113,9 @@ def is_speakable(text: str, speech: float | None, tellings: int = 1) -> bool:
     return speech < SHORTEST_JUDGED or said >= SLOWEST * speech
 
 
-def fits(text: str, seconds: float) -> bool:
-    """Whether anybody can say so much in so many seconds, all of them speech."""
-    return letters(text) <= FASTEST * seconds
+def fits(text: str, seconds: float, tellings: int = 1) -> bool:
+    """Whether anybody can say so much in so many seconds, all of them speech, once in each of its tellings."""
+    return letters(text) <= tellings * FASTEST * seconds
 
 
 def is_slow(text: str, speech: float | None, tellings: int = 1) -> bool:

@@ -102,3 +102,9 @@ def test_severity_puts_invented_words_first() -> None:
     assert severities == sorted(severities, reverse=True)
     assert trust.severity(["looping", "token_limit"]) < trust.severity(["empty_with_speech"])
     assert trust.severity([]) == 0
+
+
+def test_what_is_told_twice_takes_half_the_time_to_say() -> None:
+    text = "The train to Paris leaves at three o'clock."
+    assert not trust.fits(text, 1.0)
+    assert trust.fits(text, 1.0, tellings=2)
