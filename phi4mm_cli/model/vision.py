@@ -51,11 +51,18 @@ def encode(module: Phi4MultimodalImageEmbedding, pictures: Sequence[Crops]) -> l
 
 def _positions(module: Phi4MultimodalImageEmbedding, picture: Crops) -> Tensor:
     """The tower's features of every crop, averaged over 2 x 2 patches: (crops, 16, 16, tower size)."""
-    batches = zip(*(torch.split(part, CROPS_AT_ONCE) for part in (picture.values, picture.mask)), strict=True)
+    seen = 1 if _is_its_own_whole(picture) else len(picture.values)
+    batches = zip(*(torch.split(part[:seen], CROPS_AT_ONCE) for part in (picture.values, picture.mask)), strict=True)
     features = torch.cat([_tower(module.img_processor, module.layer_idx, *batch) for batch in batches])
     side = picture.mask.shape[1]
     pooled: Tensor = module.image_token_compression(torch.unflatten(features.transpose(1, 2), 2, (side, side)))
-    return pooled.permute(0, 2, 3, 1)
+    return pooled.permute(0, 2, 3, 1).expand(len(picture.values), -1, -1, -1)
+
+
+def _is_its_own_whole(picture: Crops) -> bool:
+    """Whether the view of the whole equals the only crop, as in a square picture that one crop holds."""
+    parts = (picture.values, picture.mask)
+    return len(picture.values) == 2 and all(torch.equal(part[0], part[1]) for part in parts)
 
 
 def _tower(tower: Phi4MultimodalVisionModel, feature_layer: int, values: Tensor, mask: Tensor) -> Tensor:

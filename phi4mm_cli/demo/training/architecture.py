@@ -6,13 +6,13 @@ import json
 import math
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
-from torch import nn
+from torch import Tensor, nn
 from transformers import Phi4MultimodalConfig, Phi4MultimodalForCausalLM
 
 from phi4mm_cli.demo.world import conversations, documents, lexicon, scenes, sentences, tools
@@ -173,3 +173,19 @@ def add_adapter(network: nn.Module, name: str) -> None:
     """A LoRA adapter on the decoder's linear layers that changes nothing yet."""
     lora = LoraConfig(r=RANK[name], lora_alpha=2 * RANK[name], target_modules=TARGETS, lora_dropout=0.0)
     inject_adapter_in_model(lora, network, adapter_name=name)
+
+
+def begin_adapter(network: nn.Module, name: str, other: str, weights: Mapping[str, Tensor]) -> None:
+    """Give the adapter `name` the nearest of its rank to what `other` adds, whose `weights` are named as the network's.
+
+    Both scale what they add by the same factor.
+    """
+    parameters = dict(network.named_parameters())
+    for first in [known for known in parameters if f".lora_A.{name}." in known]:
+        second = first.replace(".lora_A.", ".lora_B.")
+        down, up = (weights[known.replace(f".{name}.", f".{other}.")].float() for known in (first, second))
+        left, sizes, right = torch.linalg.svd(up @ down, full_matrices=False)
+        roots = sizes[: RANK[name]].sqrt()
+        with torch.no_grad():
+            parameters[first].copy_(roots[:, None] * right[: RANK[name]])
+            parameters[second].copy_(left[:, : RANK[name]] * roots)

@@ -97,16 +97,17 @@ def _optimizers(stage: Stage) -> list[torch.optim.Optimizer]:
 
 
 def _average(parameters: Mapping[str, nn.Parameter], world: int) -> None:
-    """The mean of the processes' gradients, in one message."""
+    """The mean of the processes' gradients, in one message. What no process has a gradient for stays as it is."""
     if world == 1:
         return
     wanted = list(parameters.values())
-    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in wanted])
+    known = torch.tensor([float(p.grad is not None) for p in wanted])
+    flat = torch.cat([known, *((torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in wanted)])
     dist.all_reduce(flat)
     flat /= world
-    at = 0
-    for parameter in wanted:
-        parameter.grad = flat[at : at + parameter.numel()].view_as(parameter)
+    at = len(wanted)
+    for parameter, somewhere in zip(wanted, flat[:at].tolist(), strict=True):
+        parameter.grad = flat[at : at + parameter.numel()].view_as(parameter) if somewhere else None
         at += parameter.numel()
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import Phi4MultimodalForCausalLM
@@ -16,6 +18,8 @@ from phi4mm_cli.demo.training.examples import IGNORED, Batch, Encoder, text_batc
 from phi4mm_cli.demo.training.pool import Pool
 from phi4mm_cli.model import vision
 from phi4mm_cli.model.encoder import encode
+
+TOWER_FROM = 0.65  # of the steps of `see`
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +158,7 @@ def look(rank: int, settings: Settings) -> loop.Stage:
     done = loop.resumed(settings.state())
     return loop.Stage(
         parameters=named,
-        batches=looking.batches(writer, 1000 * done + rank, 12),
+        batches=looking.batches(writer, 1000 * done + rank, 6),
         loss=lambda batch: looking.loss(module, heads, batch),
         steps=settings.steps or 4000,
         learning_rate=2e-3,
@@ -232,7 +236,10 @@ def speech(rank: int, settings: Settings) -> loop.Stage:
 
 
 def see(rank: int, settings: Settings) -> loop.Stage:
-    """The vision adapter, the tower and the projections, on a base model and an audio encoder that stay as they are."""
+    """The vision adapter and the projections, on a base model and an audio encoder that stay as they are.
+
+    The tower, which takes most of the time, learns with them in the later part only.
+    """
     writer, network, pool = _with_adapter(settings, "vision")
     audio, image = network.model.embed_tokens_extend.audio_embed, network.model.embed_tokens_extend.image_embed
     settings.begin_from("speech", {f"encoder.{n}": p for n, p in audio.encoder.named_parameters()})
@@ -241,17 +248,21 @@ def see(rank: int, settings: Settings) -> loop.Stage:
     named |= {f"heads.{name}": parameter for name, parameter in heads.named_parameters()}
     if not settings.state().exists():
         settings.begin_from("look", named)
+        # It writes down the words that it finds in media, in their order, and answers questions: so will this one.
+        architecture.begin_adapter(network, "vision", "speech", load_file(settings.state("speech")))
     named |= {f"image_projection.{n}": p for n, p in image.named_parameters() if "img_projection" in n}
     named |= {f"audio_projection.{n}": p for n, p in audio.named_parameters() if "_for_vision_speech" in n}
     named = _thawed(network, named)
     steps, done = settings.steps or 5000, loop.resumed(settings.state())
     batches = seeing.batches(pool, writer, 1000 * done + rank, done / steps, 1 / steps, 10, 0.2, architecture.SWITCH)
     pointing = answering.Pointing(network)
+    numbers = itertools.count(done)
 
     def loss(drawn: tuple[list[seeing.Shown], Batch]) -> tuple[Tensor, dict[str, float]]:
         shown, batch = drawn
         seen = [picture for item in shown for picture in item.seen]
-        features = vision.encode(image, [picture.crops for picture in seen])
+        with torch.set_grad_enabled(next(numbers) >= TOWER_FROM * steps):
+            features = vision.encode(image, [picture.crops for picture in seen])
         embedded = [image.img_projection_down(nn.functional.gelu(image.img_projection_up(rows))) for rows in features]
         clips = [item.clip for item in shown if item.clip is not None]
         with torch.no_grad():
