@@ -63,7 +63,7 @@ class Translations:
     def _writer(self, path: Path, own: str | None, format: str, rules: PresetName, both: bool) -> Writer:
         kind = _KINDS.get(format)
         if own in _KINDS and kind:
-            return partial(_rewrite, path=path, kind=kind, both=both)
+            return partial(_rewrite, path=path, kind=kind, both=both, rules=rules)
         if both:
             return partial(_write_bilingual, kind=kind, rules=rules) if kind else _PAIRS[format]
         if own in ("txt", "md", "json") and not kind and format != "tsv":
@@ -164,7 +164,8 @@ def _write_bilingual(document: Document, file: TextIO, kind: Kind, rules: Preset
     subtitles.write(Subtitles(kind, tuple(cues)), file)
 
 
-def _rewrite(document: Document, file: TextIO, path: Path, kind: Kind, both: bool) -> None:
+def _rewrite(document: Document, file: TextIO, path: Path, kind: Kind, both: bool, rules: PresetName) -> None:
     """The subtitles that were translated, with all that is not text in them."""
-    translations = [part.text for part in _translation(document).segments]
-    subtitles.write(written.subtitled(path, kind, translations, both), file)
+    body = _translation(document)
+    translations = [part.text for part in body.segments]
+    subtitles.write(written.subtitled(path, kind, translations, both, PRESETS[rules], body.language), file)

@@ -67,8 +67,14 @@ def stdin_spooled(inputs: Sequence[Input]) -> Iterator[list[Input]]:
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("'-' reads a recording from stdin, which is a terminal", "Pipe one in")
     with tempfile.NamedTemporaryFile(prefix="phi4mm-stdin-") as spool:
-        shutil.copyfileobj(sys.stdin.buffer, spool)
-        spool.flush()
+        try:
+            shutil.copyfileobj(sys.stdin.buffer, spool)
+            spool.flush()
+        except OSError as error:
+            raise StorageError(
+                f"stdin could not be kept in {tempfile.gettempdir()}: {error.strerror}",
+                "Free some space, or set TMPDIR to another folder",
+            ) from error
         held = Path(spool.name)
         yield [replace(file, path=held) if file.path == STDIN else file for file in inputs]
 

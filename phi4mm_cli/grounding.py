@@ -124,8 +124,8 @@ class Evidence:
         """Whether there are times in it."""
         return any(line.label for line in self._lines)
 
-    def chapters(self, answer: str, end: float) -> tuple[str, tuple[Point, ...]]:
-        """The chapters that `answer` lists, up to `end` seconds, and a line for each: its time and its title.
+    def chapters(self, answer: str, begin: float, end: float) -> tuple[str, tuple[Point, ...]]:
+        """The chapters that `answer` lists, from `begin` to `end` seconds, and a line for each: its time and its title.
 
         Those that begin nowhere in the transcript, or before the one before them, are marked. A chapter begins where
         the passage does in which its time lies; the first one, where the recording does.
@@ -142,7 +142,7 @@ class Evidence:
             if start is None or (last is not None and start <= last):
                 begun.append(Point(title, unsupported=True))
             else:
-                begun.append(Point(title, 0.0 if last is None else start))
+                begun.append(Point(title, begin if last is None else start))
         chapters: list[Point] = []
         for point in reversed(begun):
             chapters.append(point if point.start is None else Point(point.text, point.start, end))
@@ -159,12 +159,15 @@ class Evidence:
     def _claim(self, line: str) -> _Claim:
         bullet = _BULLET.match(line)
         rest = line[bullet.end() :] if bullet else line.strip()
-        found = _LABEL.search(rest)
-        quotes = [*_QUOTE.finditer(rest)]
+        labels, quotes = [*_LABEL.finditer(rest)], [*_QUOTE.finditer(rest)]
+        before = (label for label in labels if _QUOTE.match(rest[label.end() :].lstrip(" \t:,–—-")))
+        found = next(before, labels[0] if labels else None)  # "by noon (12:00)" is the point's own
         cited = [quote for quote in quotes if found and quote.start() > found.start()] or quotes[-1:]
         near = self._at(found[1], _seconds(found[2])) if found else None
-        end = min([len(rest), *(match.start() for match in ([found] if found else []) + cited)])
-        text = rest[:end] or _QUOTE.sub("", _LABEL.sub("", rest))
+        end = cited[-1].start() if cited else len(rest)
+        gone = [label for label in labels if found and label.start() >= found.start()] + cited
+        text = "".join(rest[at] for at in range(end) if not any(match.start() <= at < match.end() for match in gone))
+        text = " ".join(text.split()) or _QUOTE.sub("", _LABEL.sub("", rest))
         return _Claim(bullet[0] if bullet else "", text.strip(" \t-–—:"), near, tuple(quote[1] for quote in cited))
 
     def _checked(self, claim: _Claim, compare: bool) -> Point:

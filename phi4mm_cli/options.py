@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from phi4mm_cli.schema import Sampling
 PERSONAL = frozenset({"model", "revision", "adapter", "engine", "url", "served", "address", "ship_media"})
 PERSONAL |= {"tools", "functions", "command", "approve", "image", "audio", "video", "doc", "session"}
 PERSONAL |= {"host", "port", "api_key_file"}
+
+WITH_SPACES = frozenset({"hotwords"})  # lists whose variable is one value, not cut at spaces: names have them
 
 LONGEST_CHUNK = 40  # seconds: the encoder's window, and the longest clip that the model card advises
 SECONDS = (0.001, 86400)  # that may be set as a limit: up to a day
@@ -222,6 +225,10 @@ def with_shared(command: Command) -> Command:
     def run(context: typer.Context, **arguments: Any) -> None:
         sources = {name: context.get_parameter_source(name) for name in context.params}
         typed = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+        for name in WITH_SPACES & sources.keys():
+            source = sources[name]
+            if source is not None and source.name == "ENVIRONMENT":
+                arguments[name] = [os.environ[f"PHI4MM_{name.upper()}"]]
         for name, group in groups.items():
             arguments[name] = filled = _filled(group, arguments)
             if isinstance(filled, Choosy):

@@ -6,6 +6,7 @@ HTML, front matter, link definitions and every marker of the structure stay.
 
 from __future__ import annotations
 
+import io
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 WRAPPED = 50  # columns: a line that is this long, and ends within a sentence, goes on in the next
-_FRONT_MATTER = re.compile(r"---\n.*?\n(---|\.\.\.)\n", re.DOTALL)
+_FRONT_MATTER = re.compile(r"---\r?\n.*?\r?\n(---|\.\.\.)\r?\n", re.DOTALL)
 _LINE_BREAK = re.compile(r"( {2,}|\\)$")  # in Markdown
 _TASK = re.compile(r"\[[ xX]\]\s+")  # a box to tick, at the beginning of a list item
 _SENTENCE_END = re.compile(r"[.!?…:;。！？：；][\"')\]»”’」』）]*$")
@@ -135,14 +136,15 @@ def of_markdown(text: str) -> Template:
 
     front = _FRONT_MATTER.match(text)
     head = front[0] if front else ""
-    lines = text[len(head) :].splitlines(keepends=True)
+    lines = [*io.StringIO(text[len(head) :], newline="")]  # as the parser has them: a form feed ends none
     template: Template = [head] if head else []
-    at = (0, 0)  # the line and the column up to which the template goes
+    at = seen = (0, 0)  # the line and the column up to which the template goes, and the tokens have been found
     for token in MarkdownIt("commonmark").enable("table").parse("".join(lines)):
-        for first, last, words in _stretches(token, lines, at):
+        for first, last, words in _stretches(token, lines, seen):
             if says_something(words):
                 template += [_text(lines, at, first), Place(words)]
                 at = last
+            seen = last
     return [*template, _text(lines, at, (len(lines), 0))]
 
 

@@ -18,6 +18,7 @@ from phi4mm_cli.errors import InputError
 
 Kind = Literal["srt", "vtt"]
 SUFFIXES = frozenset({".srt", ".vtt"})
+GUESSED = "not UTF-8; read as Windows-1252"
 
 _CLOCK = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[,.](\d{1,3}))?"
 _TIMES = re.compile(rf"\s*{_CLOCK}\s*-->\s*{_CLOCK}(?:\s+(.*?))?\s*")
@@ -96,7 +97,7 @@ def decoded(data: bytes, encoding: str | None) -> tuple[str, list[Fault]]:
         if encoding is not None:
             raise InputError(f"this is not {encoding}: {error.reason} at byte {error.start}") from None
     try:
-        return data.decode("cp1252"), [Fault(1, "not UTF-8; read as Windows-1252")]
+        return data.decode("cp1252"), [Fault(1, GUESSED)]
     except UnicodeDecodeError:
         raise InputError("neither UTF-8 nor Windows-1252", "Name its encoding with --encoding") from None
 

@@ -74,12 +74,24 @@ def read(path: Path) -> tuple[Passage, ...]:
     """What a file says, in order. Raises InputError where it cannot be read."""
     kind, data = load(path)
     if kind == "subtitles":
-        found = subtitles.read(data)
+        found = subtitles_in(data)
         lines = ((cue, " ".join(subtitles.plain(cue.text, found.kind).split())) for cue in found.cues)
         return tuple(Passage(text, cue.start / 1000, cue.end / 1000) for cue, text in lines if text)
     if kind == "json":
         return tuple(of_json(decoded(data)))
     return tuple(map(Passage, paragraphs(decoded(data))))
+
+
+def subtitles_in(data: bytes) -> subtitles.Subtitles:
+    """The subtitles, whose encoding must be known: a guess would have the model read words that nobody wrote.
+
+    Raises InputError.
+    """
+    found = subtitles.read(data)
+    if any(fault.detail == subtitles.GUESSED for fault in found.faults):
+        advice = "Name its encoding: `phi4mm captions fix FILE --encoding cp1252 -o DIR` writes it in UTF-8"
+        raise InputError("it is not UTF-8 text", advice)
+    return found
 
 
 def _unreadable(error: OSError) -> InputError:

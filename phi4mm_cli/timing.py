@@ -22,7 +22,7 @@ SNAP_SECONDS = 1.0  # how far the end of a sentence is moved to meet a pause
 _IDEOGRAPH = "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"  # and kana
 _WORD = re.compile(rf"[^\s\w]*[{_IDEOGRAPH}][^\s\w「『（【《〈“‘(]*|[^\s{_IDEOGRAPH}]+")
 _TITLE = re.compile(r"(?:^|[\s(\"'“„«])(?:Mr|Mrs|Ms|Dr|Prof|St|Hr|Fr|Sr|Sra|Dra|Mme|Mlle)\.$")  # no end, though a point
-_SENTENCE_END = re.compile(r"(?<=[.!?…])[\"')\]»”]*\s+(?=\S)|(?<=[。！？])")
+_SENTENCE_END = re.compile(r"(?<=[.!?…])[\"')\]»”]*\s+(?=\S)|[。！？][。！？…]*[」』”’）】》〉]*")
 
 
 def sentences(text: str) -> list[str]:
@@ -34,7 +34,7 @@ def sentences(text: str) -> list[str]:
 def _cut(text: str) -> list[str]:
     pieces, start = [], 0
     for match in _SENTENCE_END.finditer(text):
-        if _TITLE.search(text, start, match.start()):
+        if _TITLE.search(text[start : match.start()]):
             continue
         pieces.append(text[start : match.end()])
         start = match.end()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from phi4mm_cli import captions, languages, prose, subtitles, texts
+from phi4mm_cli.captions import PRESETS, Preset, PresetName
 from phi4mm_cli.prose import Place, Template
 from phi4mm_cli.subtitles import Cue, Subtitles
 from phi4mm_cli.texts import Kind, Passage
+
+_ELEMENT = re.compile(r"<(/?)([A-Za-z]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ def read(path: Path) -> Written:
     """The text in a file. Raises InputError where it cannot be read."""
     kind, data = texts.load(path)
     if kind == "subtitles":
-        return Written(kind, (), tuple(_of_cues(subtitles.read(data))))
+        return Written(kind, (), tuple(_of_cues(texts.subtitles_in(data))))
     text = texts.decoded(data)
     language = None
     if kind == "json":
@@ -69,6 +73,7 @@ def _of_cue(cue: Cue, found: Subtitles) -> Template:
     while tags and not cue.text[tags[-1].end() : until].strip():
         until = tags[-1].start()
         closing.insert(0, tags.pop()[0])
+    opening, closing = _whole(opening, [tag[0] for tag in tags], closing)
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
     spoken = [line.lstrip("-–—") for line in lines]
     if len(lines) > 1 and all(line != said for line, said in zip(lines, spoken, strict=True)):
@@ -80,22 +85,40 @@ def _of_cue(cue: Cue, found: Subtitles) -> Template:
     return ["".join(opening), *parts, "".join(closing)]
 
 
-def subtitled(path: Path, kind: subtitles.Kind, translations: Sequence[str], beside: bool) -> Subtitles:
+def _whole(opening: list[str], amid: list[str], closing: list[str]) -> tuple[list[str], list[str]]:
+    """The tags around a caption's words, without those whose other half stands amid the words."""
+
+    def names(tags: list[str], slash: str) -> set[str]:
+        return {found[2] for tag in tags if (found := _ELEMENT.match(tag)) and found[1] == slash}
+
+    torn = names(amid, "/") - names(closing, "/")
+    opening = [tag for tag in opening if not names([tag], "") & torn]
+    return opening, [tag for tag in closing if names([tag], "/") <= names(opening, "")]
+
+
+def subtitled(
+    path: Path,
+    kind: subtitles.Kind,
+    translations: Sequence[str],
+    beside: bool,
+    rules: Preset = PRESETS[PresetName.NETFLIX],
+    language: str | None = None,
+) -> Subtitles:
     """The subtitles in a file with a translation in the place of each passage, or `beside` it; all times are kept.
 
     Raises InputError where the file cannot be read.
     """
-    found = subtitles.read(texts.load(path)[1])
+    found = texts.subtitles_in(texts.load(path)[1])
     rest = iter(translations)
     cues = []
     for cue in found.cues:
         template = _of_cue(cue, found)
         if kind != found.kind:  # tags and settings mean nothing there
-            template = [part if isinstance(part, Place) or part in ("\n", "- ") else "" for part in template]
-        broken = [captions.broken(next(rest)) for _ in prose.places(template)]
+            template = [part if isinstance(part, Place) or not part.strip(" \n-–—") else "" for part in template]
+        broken = [captions.broken(next(rest), rules, language) for _ in prose.places(template)]
         spoken = [subtitles.escaped("\n".join(map(subtitles.directed, rows)), kind) for rows in broken]
-        text = prose.filled(template, spoken)
         own = cue.text if kind == found.kind else subtitles.escaped(subtitles.plain(cue.text, found.kind), kind)
+        text = prose.filled(template, spoken) if spoken else own
         both = f"{own}\n{text}" if beside and spoken else text
         cues.append(replace(cue, text=both, settings=cue.settings if kind == found.kind else ""))
     if kind != found.kind:

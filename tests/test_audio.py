@@ -104,6 +104,13 @@ def test_channels_are_averaged_or_picked(tmp_path: Path) -> None:
                 audio.open_recording(audio.source(path), number)
 
 
+def test_a_channel_that_is_reversed_or_broken_silences_no_other(tmp_path: Path) -> None:
+    own = tone(16000, 2.0)
+    for other in (-own, np.full_like(own, np.nan)):
+        path = write(tmp_path / "two.wav", np.stack([own, other], axis=1), 16000, "WAV", "FLOAT")
+        assert np.abs(decode(path)[0]).max() >= 0.5 * np.abs(own).max()
+
+
 def test_values_that_are_no_samples_do_no_harm(tmp_path: Path) -> None:
     written = tone(44100, 2.0)
     written[1000], written[2000], written[3000] = np.nan, np.inf, -7.0

@@ -47,6 +47,13 @@ def test_words_are_found_and_given_as_the_source_has_them(quote: str, start: flo
     assert (found.unsupported, found.start, found.quote) == (False, start, own)
 
 
+def test_times_amid_a_point_cut_nothing_off() -> None:
+    found = point('- At [0:10] the budget was set. "The budget for the new camera"')
+    assert (found.text, found.start, found.unsupported) == ("At the budget was set.", 10.0, False)
+    found = point('- The budget (by 12:30) was set. [0:10] "the new camera is 40,000"')
+    assert (found.text, found.unsupported) == ("The budget (by 12:30) was set.", True)  # nobody named that time
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -126,7 +133,7 @@ def test_several_sources_have_their_names_in_the_times() -> None:
 
 
 def test_chapters_are_those_of_the_transcript() -> None:
-    text, points = evidence().chapters("0:03 Welcome\n- [0:12] The budget\n**0:41** - Bicycles\nnonsense", 60.0)
+    text, points = evidence().chapters("0:03 Welcome\n- [0:12] The budget\n**0:41** - Bicycles\nnonsense", 0.0, 60.0)
     assert [(found.text, found.start, found.end) for found in points] == [
         ("Welcome", 0.0, 10.0),
         ("The budget", 10.0, 40.0),
@@ -134,6 +141,11 @@ def test_chapters_are_those_of_the_transcript() -> None:
         ("nonsense", None, None),
     ]
     assert text == f"0:00 Welcome\n0:10 The budget\n0:40 Bicycles\nnonsense {MARK}"
+
+
+def test_the_first_chapter_begins_with_the_part_that_is_heard() -> None:
+    _, points = evidence().chapters("0:11 Budget\n0:40 Bicycles", 8.0, 60.0)
+    assert [(found.start, found.end) for found in points] == [(8.0, 40.0), (40.0, 60.0)]
 
 
 def test_an_hour_has_hours_in_its_times() -> None:

@@ -90,6 +90,8 @@ def test_a_container_counts_its_own_memory(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "current").write_text("1000000\n")
     monkeypatch.setattr(memory, "LIMITS", ((str(tmp_path / "max"), str(tmp_path / "current")),))
     assert memory.free(CPU) == 2_000_000
+    (tmp_path / "memory.stat").write_text("anon 600000\ninactive_file 300000\nactive_file 100000\n")
+    assert memory.free(CPU) == 2_400_000  # the pages of files that were read are given back
     (tmp_path / "max").write_text("max\n")
     assert memory.free(CPU) > 2_000_000
 

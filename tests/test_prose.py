@@ -88,6 +88,20 @@ def test_any_markdown_comes_back_as_the_same_document(text: str) -> None:
     assert "".join(read(back).split()) == "".join(read(text).split())
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("# One\n\nHello\fworld\u2028today\n\nThird.\n", ["One", "Hello\fworld\u2028today", "Third."]),
+        ("| a | b |\n|---|---|\n| `tool` | tool |\n", ["a", "b", "tool"]),
+        ("---\r\ntitle: A\r\n---\r\nText.\r\n", ["Text."]),
+    ],
+)
+def test_every_place_is_found_where_it_stands(text: str, expected: list[str]) -> None:
+    template = prose.of_markdown(text)
+    assert [place.text for place in prose.places(template)] == expected
+    assert prose.filled(template, expected) == text
+
+
 def test_wrapped_lines_are_one_place_and_wrapped_again() -> None:
     text = (
         "Title\n\nThis line of prose was wrapped by hand at some sixty\ncolumns, and it ends here.\nA new line.\n"

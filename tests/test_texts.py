@@ -74,6 +74,7 @@ def test_media_are_not_text(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("a.txt", b"caf\xe9", "not UTF-8"),
+        ("a.srt", "1\n00:00:01,000 --> 00:00:02,000\nПривет\n".encode("cp1251"), "not UTF-8"),
         ("a.json", "{", "not JSON"),
         ("a.json", "[1]", "no result with a text"),
         ("a.json", '{"text": 3}', "no result with a text"),

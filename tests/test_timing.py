@@ -20,7 +20,10 @@ from phi4mm_cli.timing import sentences, settle, spread, spread_words, words
         ('He said "Stop." Then  he left.', ['He said "Stop."', "Then he left."]),
         ("It cost 3.50 euros. Really.", ["It cost 3.50 euros.", "Really."]),
         ("Ask Dr. Weber. He and (Mrs. Ito) know.", ["Ask Dr. Weber.", "He and (Mrs. Ito) know."]),
+        ("He left. Dr. Smith came in.", ["He left.", "Dr. Smith came in."]),
         ("今日は晴れ。明日は雨。", ["今日は晴れ。", "明日は雨。"]),
+        ("他说：“好。”然后走了。", ["他说：“好。”", "然后走了。"]),
+        ("なに！？はい。", ["なに！？", "はい。"]),
     ],
 )
 def test_sentences(text: str, expected: list[str]) -> None:

@@ -56,6 +56,12 @@ def test_the_instruction(phi4mm: Phi4mm, arguments: tuple[str, ...], instruction
     assert ask(phi4mm, *arguments)["text"] == "[0.000-8.000] " + instruction
 
 
+@pytest.mark.usefixtures("talk")
+def test_names_in_the_variable_keep_their_spaces(phi4mm: Phi4mm) -> None:
+    run = phi4mm("transcribe", "talk.wav", *ECHO, env={"PHI4MM_HOTWORDS": "New York, Zoltan Kowalski"})
+    assert json.loads(run.stdout)["text"] == f"[0.000-8.000] {CARD} Names and terms: New York, Zoltan Kowalski."
+
+
 @pytest.mark.parametrize(
     ("output", "timed"),
     [

@@ -92,6 +92,41 @@ def test_from_one_kind_to_the_other(tmp_path: Path) -> None:
     assert "an8" not in text
 
 
+TAGGED = """1
+00:00:01,000 --> 00:00:02,000
+1984
+
+2
+00:00:03,000 --> 00:00:04,000
+-Hello
+-Hi
+
+3
+00:00:05,000 --> 00:00:06,000
+<i>Titanic</i> sank
+
+4
+00:00:07,000 --> 00:00:08,000
+I saw <i>Titanic</i>
+"""
+
+
+def test_captions_without_letters_stay_and_no_tag_is_torn(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.srt", TAGGED)
+    said = [passage.text.upper() for passage in read(path).passages]
+    assert said == ["HELLO", "HI", "TITANIC SANK", "I SAW TITANIC"]
+    in_vtt, in_srt = rewritten(path, "vtt", said), rewritten(path, "srt", said)
+    assert "\n1984\n" in in_vtt and "\n-HELLO\n-HI\n" in in_vtt
+    assert "\n1984\n" in in_srt and "\n-HELLO\n-HI\n" in in_srt
+    assert "\nTITANIC SANK\n" in in_srt and "\nI SAW TITANIC\n" in in_srt
+
+
+def test_translations_are_broken_by_the_rules_that_are_asked_for(tmp_path: Path) -> None:
+    path, said = saved(tmp_path / "a.srt", TAGGED), ["word " * 15, "Hi.", "Sank.", "Saw."]
+    found = subtitled(path, "srt", said, beside=False, rules=PRESETS[PresetName.PLAIN])
+    assert found.cues[1].text.split("\n")[0].count("word") == 15
+
+
 def test_both_languages_in_a_caption(tmp_path: Path) -> None:
     text = rewritten(saved(tmp_path / "a.vtt", VTT), "vtt", ["Poisson & frites."], both=True)
     assert "<v Anna>Fish &amp; chips.\n<v Anna>Poisson &amp; frites.\n" in text

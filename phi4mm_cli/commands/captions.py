@@ -115,7 +115,7 @@ def fix_files(
     def work(file: Input, data: bytes) -> None:
         found = subtitles.read(data, rules.encoding)
         text, broken, left = _mended(data, found, rules)
-        target = file.path if in_place else folder and files.target_of(file, folder, _extension(file))
+        target = file.path if in_place else folder and files.target_of(file, folder, _extension(file, found.kind))
         if target is None:
             stdout.write(text)
         elif broken or not in_place:
@@ -181,8 +181,9 @@ def _bytes(path: Path) -> bytes:
         raise InputError(f"cannot be read: {error.strerror}") from None
 
 
-def _extension(file: Input) -> str:
-    return file.path.suffix.removeprefix(".") or "srt"
+def _extension(file: Input, kind: str = "srt") -> str:
+    """That of the file; of one without, such as stdin, that of what is in it."""
+    return file.path.suffix.removeprefix(".") or kind
 
 
 def _mended(data: bytes, found: Subtitles, rules: RuleOptions) -> tuple[str, list[Violation], list[Violation]]:

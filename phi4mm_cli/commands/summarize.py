@@ -87,7 +87,7 @@ class SummaryOptions:
     def __post_init__(self) -> None:
         if self.style is not None and self.prompt is not None:
             raise UsageError("--prompt takes the place of --style", "Leave one out")
-        if self.style is Style.PARAGRAPH and self.grounded:
+        if self.style in (Style.PARAGRAPH, Style.CHAPTERS) and self.grounded:
             raise UsageError("a grounded summary is made of points", "Leave --style out, or take bullets or minutes")
         in_words = self.length.isdecimal() and 1 <= int(self.length) <= MOST_WORDS
         if self.length not in LENGTHS and not in_words:
@@ -139,7 +139,8 @@ def command(
         fitting = plan(wording, profile, count, sampling, 60 * asked.part_minutes, asked.part_tokens)
         chosen = replace(sampling, max_new_tokens=fitting.answer)
         seeing = describe.Options(profile.context, count, looking=looking, sampling=chosen) if video.given else None
-        options = Options(fitting, wording, hearing.listening(listening, sampling, profile), seeing)
+        hearing_all = replace(sampling, max_new_tokens=None)  # the number is for the summary
+        options = Options(fitting, wording, hearing.listening(listening, hearing_all, profile), seeing)
         return lambda *sources: flow(sources, options)
 
     recorded = {**asked.recorded(), **listening.recorded(), **video.recorded(), **sampling.recorded()}

@@ -49,7 +49,7 @@ def flow(sources: Sequence[Source], options: Options) -> Flow[Summary]:
         condensed = yield from condense(parts, wording, options.plan, _kind(sources, materials), evidence.timed)
     text, points = condensed.text, tuple[Point, ...]()
     if wording.by_times:
-        text, points = evidence.chapters(text, _end(materials))
+        text, points = evidence.chapters(text, options.listening.spans[0][0], _end(materials))
     elif wording.grounded:
         text, points = evidence.check(text)
     return _summary(text, condensed, points, materials, wording)

@@ -31,10 +31,10 @@ def flow(source: Source, options: Options) -> Flow[Transcript]:
     """The transcript of `source`: cut into chunks in silence, each transcribed on its own. Raises InputError."""
     heard = yield from hearing.hear(source, _question(options), options.listening)
     segments = hearing.segments(heard.answers)
-    text = " ".join(segment.text for segment in segments)
+    spoken = options.language or language_check.judge(" ".join(segment.text for segment in segments))
     return Transcript(
-        text=text,
-        language=options.language or language_check.judge(text),
+        text=languages.joined((segment.text for segment in segments), spoken),
+        language=spoken,
         duration=heard.duration,
         segments=segments,
         coverage=heard.coverage,

@@ -163,6 +163,8 @@ class Recording(Closing):
             wanted = math.inf if self._end == math.inf else round((self._end - self.start) * self.rate)
             if samples is not None and len(self._spool) < wanted:
                 return self._spool.append(samples[: int(min(samples.size, wanted - len(self._spool)))])
+            if not len(self._spool) and self.start:
+                raise InputError(f"it ends before {clock(self.start)}, where the range begins", "Give another --range.")
             if not len(self._spool):
                 raise InputError("no sound in it could be decoded", headers.ADVICE)
             self.truncated = self._decoder.damage(self.end, is_end=samples is None)

@@ -17,6 +17,7 @@ from phi4mm_cli.errors import InputError
 from phi4mm_cli.media import headers
 
 BLOCK_SECONDS = 4
+CANCELLED = 0.01  # of the power that unlike channels have together: less, and they are each other's reverse
 EXACT = 0.01  # seconds by which a file whose length is exact may miss its header without a word
 
 Stretch = tuple[NDArray[np.float32], int]  # mono samples, and their rate in Hz
@@ -159,10 +160,15 @@ def mixed(channels: NDArray[np.float32], channel: int | None) -> NDArray[np.floa
     """
     if len(channels) == 1:
         channel = 1
+    channels = np.clip(np.nan_to_num(channels), -1.0, 1.0)  # a channel of NaN must not silence the others
     if channel is not None and channel <= len(channels):
         picked: NDArray[np.float32] = channels[channel - 1]
         return picked
     mean: NDArray[np.float32] = np.mean(channels, axis=0, dtype=np.float32)
+    power = np.square(channels).mean(axis=1)
+    if mean.size and np.square(mean).mean() < CANCELLED * power.mean() / len(channels):
+        loudest: NDArray[np.float32] = channels[int(power.argmax())]
+        return loudest
     return mean
 
 

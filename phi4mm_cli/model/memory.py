@@ -56,9 +56,19 @@ def _left() -> Iterator[int]:
     yield int(psutil.virtual_memory().available)
     for limit, used in LIMITS:
         try:
-            yield int(Path(limit).read_text()) - int(Path(used).read_text())
+            yield int(Path(limit).read_text()) - int(Path(used).read_text()) + _cache_in(Path(used).parent)
         except (OSError, ValueError):  # no such control group, or no limit ("max")
             continue
+
+
+def _cache_in(group: Path) -> int:
+    """Bytes of files that are counted as used, and are given back when memory is asked for."""
+    try:
+        lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+        known = {name: int(size) for name, size in lines}
+    except (OSError, ValueError):
+        return 0
+    return sum(known.get(f"total_{name}", known.get(name, 0)) for name in ("active_file", "inactive_file"))
 
 
 def fits(contents: Contents, device: torch.device, dtype: torch.dtype, quantize: str | None = None) -> bool:
