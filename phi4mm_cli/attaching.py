@@ -9,6 +9,7 @@ from pathlib import Path
 from phi4mm_cli import texts
 from phi4mm_cli.errors import InputError
 from phi4mm_cli.media import DOCUMENT_SUFFIXES
+from phi4mm_cli.paths import from_home
 from phi4mm_cli.schema import Clip, Message, Part, Picture
 
 MOST_TEXT = 2**24  # bytes of a document: 131,072 tokens of 128 letters each, the longest there are
@@ -72,7 +73,7 @@ def video(path: Path) -> Attachment:
 
 
 def _attached(path: Path, read: Callable[[Path], Iterable[Part | Damage]]) -> Attachment:
-    path = path.expanduser()
+    path = from_home(path)
     try:
         found = [*read(path.absolute())]
     except InputError as error:
@@ -117,7 +118,8 @@ def _document(path: Path) -> Iterator[Part]:
     from phi4mm_cli.media.pdf import is_pdf
 
     with open_file(path) as file:
-        has_pages = is_pdf(file) or path.suffix.lower() in DOCUMENT_SUFFIXES or not texts.is_text(path)
+        is_text = texts.is_text(path) or texts.begins_as_text(path)  # main.ts is no video
+        has_pages = is_pdf(file) or path.suffix.lower() in DOCUMENT_SUFFIXES or not is_text
     if has_pages:
         yield from _pages(path)
         return

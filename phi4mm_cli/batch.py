@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TextIO
@@ -14,13 +14,14 @@ from phi4mm_cli.captions.presets import PresetName
 from phi4mm_cli.desk import Desk
 from phi4mm_cli.engine_options import EngineOptions
 from phi4mm_cli.engines import Engine
-from phi4mm_cli.errors import ExitCode, InputError, UsageError
+from phi4mm_cli.errors import ExitCode, InputError, Phi4Error, UsageError
 from phi4mm_cli.files import Input, Work
 from phi4mm_cli.finding import Asked, Found, Rules, Unfound, once
-from phi4mm_cli.journal import Journal, NoJournal, Order
+from phi4mm_cli.journal import Journal, NoJournal, Order, states
 from phi4mm_cli.lines import Lines
 from phi4mm_cli.options import BatchOptions, LogOptions
 from phi4mm_cli.output_options import CaptionOutputOptions, OutputOptions
+from phi4mm_cli.paths import absolute
 from phi4mm_cli.rehearsal import rehearse
 from phi4mm_cli.report import Loading, Report
 from phi4mm_cli.runs import RunReport, whole_json
@@ -53,6 +54,8 @@ def run_files(
         raise UsageError("--shard parts inputs, and --together joins them", "Leave one out")
     if batch.report == STDOUT and plan.folder is None:
         raise UsageError("'--report -' is for stdout, and so are the results", "Give the report a file")
+    if batch.report is not None and batch.report != STDOUT and not batch.dry_run:
+        files.check_target(batch.report)
     with ExitStack() as stack:
         stack.enter_context(console.logged(batch.log_file))
         stdout = stack.enter_context(console.results())
@@ -62,16 +65,27 @@ def run_files(
         elif lines is not None:
             stdout = stack.enter_context(lines.opened(task.command))
         report = Report(output.strict, log, partial(_write_failure, stdout) if output.jsonl else None)
-        found = asked.found(Rules(task.suffixes, task.tag, task.replaced_tags))
+        before = _outputs_before(plan, task) if task.replaced_tags else ()
+        found = asked.found(Rules(task.suffixes, task.tag, task.replaced_tags, before))
         desk = Desk(task, plan, stdout, report, _journal(task, plan, engine, output, shard), shard, lines)
         if batch.dry_run:
             return _rehearsed(desk, [*once(found)], output, together, engine)
-        if asked.grows and not together:
-            stack.enter_context(desk.journal)
-            stopped = desk.work_as_named(found, output.overwrite, *_opened(engine, log, stack))
-        else:
-            lengths = _checked(desk, [*once(found)], output, together, stack)
-            stopped = desk.work(lengths, *_opened(engine, log, stack)) if lengths else None
+        try:
+            if asked.grows and not together:
+                stack.enter_context(desk.journal)
+                if lines is not None:
+                    lines.leave_out(())  # but one that is torn
+                stopped = desk.work_as_named(found, output.overwrite, *_opened(engine, log, stack))
+            else:
+                lengths = _checked(desk, [*once(found)], output, together, stack)
+                stopped = desk.work(lengths, *_opened(engine, log, stack)) if lengths else None
+        except (Phi4Error, SystemExit) as error:  # a server that is gone, a full disk, a second signal
+            report.end()
+            if batch.report is not None:
+                broke = error.exit_code if isinstance(error, Phi4Error) else ExitCode(int(error.code or 0))
+                with suppress(Phi4Error):
+                    _write_report(report.tally.report(task.command, broke), batch.report, stdout)
+            raise
         ended = report.end()
         code = stopped or ended
         desk.journal.ended(code)
@@ -85,7 +99,10 @@ def _write_report(report: RunReport, path: Path, stdout: TextIO) -> None:
     if path == STDOUT:
         stdout.write(text)
     else:
-        files.write(path, lambda file: file.writelines([text]), "The run itself has ended as it says above")
+        try:
+            files.write(path, lambda file: file.writelines([text]), "The run itself has ended as it says above")
+        except InputError as error:
+            raise Phi4Error(error.message, error.advice) from error  # no input's fault
 
 
 def _rehearsed(
@@ -128,6 +145,15 @@ def _journal(task: Task, plan: Plan, engine: EngineOptions, output: OutputOption
     writing = {**task.writing, "formats": plan.formats, "captions": plan.captions}
     order = Order(task.command, task.tag, deciding, engine.deciding(), writing, task.timed)
     return Journal(plan.home, order, media.source, output.force, shard)
+
+
+def _outputs_before(plan: Plan, task: Task) -> set[str]:
+    """What earlier runs of the command have written, whatever their tag: no input of this one, unless it is named."""
+    if plan.folder is None:
+        return set()
+    owners = states.read(plan.folder).owners.items()
+    mine = (output for output, (_, (family, _)) in owners if family.partition(" ")[0] == task.command)
+    return {absolute(plan.folder / output) for output in mine}
 
 
 def _write_failure(stdout: TextIO, label: str, error: Exception) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -35,7 +36,7 @@ def results() -> Iterator[TextIO]:
     os.dup2(2, 1)
     shadowed, sys.stdout = sys.stdout, sys.stderr
     try:
-        with os.fdopen(os.dup(real), "w", encoding="utf-8", newline="\n") as file:
+        with os.fdopen(os.dup(real), "w", encoding="utf-8", errors="replace", newline="\n") as file:
             yield file
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), real)  # what is flushed at exit has no reader either
@@ -139,7 +140,12 @@ def visible(text: str) -> str:
 
 def harmless(text: str) -> str:
     """`text` with its lines as they are, and escapes for all that would make a terminal do something."""
-    return "".join(letter if letter in "\n\t" or letter.isprintable() else visible(letter) for letter in text)
+    return "".join(letter if letter.isprintable() or _is_plain(letter) else visible(letter) for letter in text)
+
+
+def _is_plain(letter: str) -> bool:
+    """Whether it does no more than its script needs: white space of any width, joiners, marks of direction."""
+    return letter in "\n\t\xad\u200c\u200d\u200e\u200f" or unicodedata.category(letter) == "Zs"
 
 
 def on_terminal() -> bool:

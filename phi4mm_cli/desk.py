@@ -12,7 +12,7 @@ from phi4mm_cli import console, files, media, stopping, writers
 from phi4mm_cli.display import Display, Live, display
 from phi4mm_cli.driver import Driver
 from phi4mm_cli.engines import Engine
-from phi4mm_cli.errors import ExitCode, InputError, StorageError, UsageError
+from phi4mm_cli.errors import ExitCode, StorageError, UsageError
 from phi4mm_cli.files import Work
 from phi4mm_cli.finding import Found, Unfound
 from phi4mm_cli.flow import Flow
@@ -217,6 +217,9 @@ class Desk:
             self._deliver(work, replace(how, source=work.label, options=self.task.options), fresh=False)
 
     def _fail(self, work: Work, error: Exception) -> None:
+        if self.lines is not None:
+            with console.needing_room():
+                self.lines.renew(work.label)
         self.report.failed(work.label, error)
         if work.inputs:
             self.journal.failed(work, error)
@@ -225,7 +228,9 @@ class Desk:
         """Write the result, `fresh` from the model or kept, unless a person has been `shown` it already."""
         try:
             outputs = [] if shown else [*self._write(work, document)]
-        except InputError as error:
+        except (StorageError, BrokenPipeError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug met in writing one result is that file's failure
             self._fail(work, error)
         else:
             self.report.done(document, fresh, self.journal.done(work, document, outputs))
@@ -239,6 +244,9 @@ class Desk:
                 files.write(target, partial(edition.write, document), self.journal.advice)
                 yield target.relative_to(plan.folder).as_posix()
             else:
+                if self.lines is not None:
+                    with console.needing_room():
+                        self.lines.renew(work.label)
                 is_prose = isinstance(document.body, Summary) or document.body.task == "description"
                 drawn = edition.format == "txt" and is_prose and self.stdout.isatty()
                 with console.needing_room():

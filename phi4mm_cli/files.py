@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -21,6 +22,7 @@ STDIN = Path("-")
 FITTING_NAME, USUAL_LONGEST_NAME = 143, 255  # bytes: what every file system takes, and what most of them do
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # no other output could be written
 _counter = itertools.count()
+_OWN = secrets.token_hex(4)  # process numbers are the same in many containers, and on other machines
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,13 @@ def check_absent(claimed: Claimed, folder: Path) -> None:
                 raise UsageError(f"{label_of(target)} exists", "Remove it, or leave out --no-overwrite")
 
 
+def check_target(path: Path) -> None:
+    """Raise UsageError where a file at `path` could not be written."""
+    if path.is_dir():
+        raise UsageError(f"{label_of(path)} is a folder", "Name a file")
+    _check_writable(path.parent)
+
+
 def check_names(work: Input | Work, extensions: Sequence[str], folder: Path) -> None:
     """Raise InputError where the name of an output is longer than its folder can hold."""
     for extension in extensions:
@@ -195,10 +204,10 @@ def write(target: Path, produce: Callable[[TextIO], None], advice: str = "Its re
 
     Raises StorageError where there is no room left on the disk, and InputError, with `advice`, for any other reason.
     """
-    temporary = target.with_name(f".phi4mm-{os.getpid()}-{next(_counter)}.part")
+    temporary = target.with_name(f".phi4mm-{_OWN}-{next(_counter)}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+        with temporary.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
             produce(file)
             file.flush()
             os.fsync(file.fileno())

@@ -12,6 +12,7 @@ from phi4mm_cli.errors import InputError, UsageError
 from phi4mm_cli.files import STDIN, Input, label_of
 from phi4mm_cli.media.sniffing import HEAD, suffix_of
 from phi4mm_cli.options import BatchOptions
+from phi4mm_cli.paths import absolute, is_file, is_folder, is_there
 
 READ_SIZE = 1 << 16  # bytes of a list that are asked for at once; a pipe gives what it has
 
@@ -27,15 +28,18 @@ class Rules:
     suffixes: Collection[str]
     tag: str | None = None
     replaced_tags: Collection[str] = ()  # which outputs drop from the names of their inputs
+    outputs: Collection[str] = ()  # absolute paths of what earlier runs of the same command have written
 
     def takes(self, path: Path) -> bool:
         """Whether `path`, which need not be there any more, is taken."""
         known = path.suffix.lower() in self.suffixes
         if path.name.startswith(".") or (known and self.tag and path.with_suffix("").suffix == f".{self.tag}"):
             return False
-        if path.is_file():
+        if self.outputs and absolute(path) in self.outputs:
+            return False
+        if is_file(path):
             return known or _suffix_inside(path) in self.suffixes
-        return known and path.is_symlink() and not path.exists()  # a broken link is worth a word
+        return known and path.is_symlink() and not is_there(path)  # a broken link is worth a word
 
     def input(self, path: Path, name: Path, is_named: bool = False) -> Input:
         """The input at `path`, known by `name`, which is that of its outputs too, without what they replace of it.
@@ -87,7 +91,7 @@ class Asked:
         """Whether there can be only one input."""
         if len(self.paths) != 1 or self.batch.files_from is not None:
             return False
-        return not (self.paths[0].is_dir() or _is_pattern(self.paths[0]))
+        return not (is_folder(self.paths[0]) or _is_pattern(self.paths[0]))
 
     def found(self, rules: Rules) -> Iterator[Found]:
         """Every input, those of the command line first. Raises UsageError where the list cannot be read."""
@@ -105,7 +109,7 @@ def find(paths: Iterable[Path], rules: Rules, stdin_name: str) -> Iterator[Found
     for path in paths:
         if path == STDIN:
             yield Input(path, stdin_name, Path(stdin_name), stdin_name)
-        elif path.is_dir():
+        elif is_folder(path):
             yield from _or_nothing(_searched(path, path, rules), rules, path, "no media files in this folder")
         elif _is_pattern(path):
             yield from _or_nothing(_matched(path, rules), rules, path, "no media files match this pattern")
@@ -120,7 +124,7 @@ def listed(paths: Iterable[Path], rules: Rules) -> Iterator[Found]:
     """
     here = Path.cwd()
     for path in paths:
-        if path.is_dir():
+        if is_folder(path):
             within = _mirrored(path, here)
             found = _searched(path, path, rules, within)
             yield from _or_nothing(found, rules, path, "no media files in this folder")
@@ -133,7 +137,7 @@ def once(found: Iterable[Found]) -> Iterator[Found]:
     seen: set[str] = set()
     for one in found:
         if isinstance(one, Input):
-            path = os.path.abspath(one.path)  # noqa: PTH100 - links stay: they are names of their own
+            path = absolute(one.path)
             if path in seen:
                 continue
             seen.add(path)
@@ -162,6 +166,8 @@ def read_list(path: Path, null: bool) -> Iterator[Path]:
 
 
 def _listed_path(line: bytes, null: bool) -> Path | None:
+    if not null and b"\0" in line:
+        raise UsageError("the list has NUL bytes in it", "Give -0 (--null) for what `find -print0` writes")
     name = os.fsdecode(line if null else line.removesuffix(b"\r"))
     return (Path.cwd() / name if name == str(STDIN) else Path(name)) if name else None
 
@@ -201,7 +207,7 @@ def _searched(folder: Path, base: Path, rules: Rules, within: Path = Path()) -> 
             yield Unfound(label_of(where), InputError(f"this folder cannot be searched: {error.strerror}"))
             continue
         waiting += [Path(entry) for entry in reversed(visible) if entry.is_dir(follow_symlinks=False)]
-        files = (Path(entry) for entry in visible if not entry.is_dir())
+        files = (Path(entry) for entry in visible if not is_folder(entry))
         yield from (_below(file, base, rules, within) for file in files if rules.takes(file))
 
 
@@ -235,7 +241,7 @@ def _matched(pattern: Path, rules: Rules) -> Iterator[Found]:
     fixed = next(place for place, part in enumerate(pattern.parts) if _has_marks(part))
     base = Path(*pattern.parts[:fixed])
     for path in _expanded(base, pattern.parts[fixed:]):
-        if path.is_dir():
+        if is_folder(path):
             yield from _searched(path, base, rules)
         elif rules.takes(path):
             yield _below(path, base, rules)
@@ -251,14 +257,14 @@ def _expanded(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
         yield from _expanded(folder, rest)
         if rest:  # without one, the folder is searched as a whole
             below = (folder / name for name in names)
-            for path in (path for path in below if path.is_dir() and not path.is_symlink()):
+            for path in (path for path in below if is_folder(path) and not path.is_symlink()):
                 yield from _expanded(path, parts)
     elif not _has_marks(part):
         if os.path.lexists(folder / part):
             yield from _expanded(folder / part, rest)
     else:
         for name in names:
-            if fnmatchcase(name, part) and (not rest or (folder / name).is_dir()):
+            if fnmatchcase(name, part) and (not rest or is_folder(folder / name)):
                 yield from _expanded(folder / name, rest)
 
 

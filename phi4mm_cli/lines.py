@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -62,7 +63,7 @@ class Lines:
         gone = self._results.union(self._others).intersection(anew)
         if not gone and not self._is_torn:
             return
-        temporary = self._path.with_name(f".phi4mm-{os.getpid()}.part")
+        temporary = self._path.with_name(f".phi4mm-{secrets.token_hex(4)}.part")
         try:
             with self._path.open("rb") as old, temporary.open("wb") as new:
                 new.writelines(line for line in old if line.endswith(b"\n") and self._told(line)[0] not in gone)
@@ -75,6 +76,12 @@ class Lines:
             os.dup2(new.fileno(), self._file.fileno())  # whoever writes to the file goes on in the new one
         self._results -= gone
         self._others -= gone
+        self._is_torn = False
+
+    def renew(self, source: str) -> None:
+        """The input will have a line now: take out an earlier one."""
+        self.leave_out({source})
+        self._others.add(source)
 
     def _told(self, line: bytes) -> tuple[str, bool]:
         """Which input the line is of, and whether it is a result."""

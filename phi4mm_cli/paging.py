@@ -6,9 +6,10 @@ import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
+from difflib import Match, SequenceMatcher
 from enum import StrEnum
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import eq
 from typing import TYPE_CHECKING
 
 from phi4mm_cli.errors import UsageError
@@ -26,6 +27,7 @@ OVERLAP = CROP // 2  # pixels that neighbouring bands share: several lines of te
 
 SLACK = 2.0  # by which the lines of an overlap may be closer than those of the rest of the band
 FEWEST_WORDS = 24  # that are looked at on either side of a join
+AGREEING = 8  # words that agree in a row, at least, where there is a choice of places to join at
 LEAST_LETTERS = 8  # in the words that two bands have in common; less is chance
 
 _WORD = re.compile(r"\S+")
@@ -182,6 +184,25 @@ def _seam(upper: str, lower: str, overlap: float) -> tuple[int, int] | None:
     tail, head = above[-reach:], below[:reach]
     ends, begins = [word[0] for word in tail], [word[0] for word in head]
     run = SequenceMatcher(None, ends, begins, autojunk=False).find_longest_match()
+    run = _nearest(ends, begins, run, overlap * max(len(above), len(below)))
     if sum(letter.isalnum() for word in ends[run.a : run.a + run.size] for letter in word) < LEAST_LETTERS:
         return None
     return len(upper) - tail[run.a + run.size - 1].end(), head[run.b + run.size - 1].end()
+
+
+def _nearest(ends: Sequence[str], begins: Sequence[str], longest: Match, expected: float) -> Match:
+    """Of the places where both agree about as well as at the `longest`, that whose overlap is nearest to `expected`.
+
+    In rows that repeat themselves there are many, and the longest run takes rows for doubled that are not.
+    """
+    found, miss = longest, abs(len(ends) - longest.a + longest.b - expected)
+    for size in range(AGREEING, min(len(ends), len(begins)) + 1):  # words of the overlap
+        if abs(size - expected) >= miss:
+            continue
+        start = place = 0
+        for same, group in groupby(map(eq, ends[-size:], begins)):
+            start, place = place, place + len([*group])
+            run = place - start
+            if same and run >= AGREEING and 3 * run >= longest.size and 2 * run >= size:
+                found, miss = Match(len(ends) - size + start, start, run), abs(size - expected)
+    return found

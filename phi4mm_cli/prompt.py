@@ -47,7 +47,7 @@ def render(messages: tuple[Message, ...], tools: str | None = None) -> Iterator[
         yield Marker("<|tool_response|>" if message.role == "tool" else f"<|{message.role}|>")
         after_marker = True
         for part in _parts(message):
-            piece = part.lstrip() if after_marker and isinstance(part, str) else part
+            piece = _written(part.lstrip() if after_marker else part) if isinstance(part, str) else part
             if piece != "":
                 yield piece
                 after_marker = isinstance(piece, Marker)
@@ -56,6 +56,11 @@ def render(messages: tuple[Message, ...], tools: str | None = None) -> Iterator[
             tools = None
         yield Marker(END)
     yield Marker("<|assistant|>")
+
+
+def _written(text: str) -> str:
+    """The text without what no tokenizer takes: bytes of names and of arguments that are not UTF-8."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def size(messages: tuple[Message, ...], count: CountTokens, tools: str | None = None) -> int:

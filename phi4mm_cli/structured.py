@@ -69,6 +69,7 @@ def read(text: str, schema: Schema) -> tuple[Any, str | None]:
     fenced = _FENCED.findall(text)
     try:
         value = json.loads(fenced[0] if len(fenced) == 1 else text, parse_constant=_refuse)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # 1e999, half of a surrogate pair: not writable
     except (ValueError, RecursionError) as error:
         return None, f"it is not JSON: {error}"
     return mended(value, schema)

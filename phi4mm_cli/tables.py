@@ -15,7 +15,7 @@ MOST_COLUMNS = 1000  # that a cell may span: HTML's own limit
 _HTML = re.compile(r"<table\b.*?(?:</table\s*>|\Z)", re.DOTALL | re.IGNORECASE)
 _RULE = re.compile(r"\s*\|?(\s*:?-+:?\s*\|)+(\s*:?-+:?\s*)?\s*")  # between the head of a table and its rows
 _CELL = re.compile(r"(?<!\\)\|")
-_HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(.*?)[ \t]*#*$", re.MULTILINE)
+_HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*$", re.MULTILINE)
 _BOLD = re.compile(r"\*\*(?=\S)(.+?)(?<=\S)\*\*")
 
 
@@ -24,7 +24,10 @@ def blocks(text: str) -> Iterator[str | Table]:
     place = 0
     for found in _HTML.finditer(text):
         yield from _piped(text[place : found.start()])
-        table = _Html(found[0]).table()
+        html = _Html(found[0])
+        table, beside = html.table(), html.beside()
+        if beside:
+            yield beside if table else found[0]  # the caption; or a text about the tags of tables
         if table:
             yield table
         place = found.end() + text.startswith("\n", found.end())
@@ -97,6 +100,7 @@ class _Html(HTMLParser):
         self._below: dict[int, tuple[int, str]] = {}  # by column: how many more rows a cell reaches down, and its text
         self._cell: tuple[int, int] | None = None  # columns and rows that the open one spans
         self._said: list[str] = []
+        self._beside: list[str] = []
         self.feed(text)
         self.close()
         self._end_row()
@@ -105,6 +109,11 @@ class _Html(HTMLParser):
         """The rows."""
         rows = [[row.get(column, "") for column in range(max(row) + 1)] for row in self._rows if row]
         return _even(rows) if rows else ()
+
+    def beside(self) -> str:
+        """What is said in none of the cells, as in a caption: lines, or "" where there is nothing."""
+        lines = (line.strip() for line in "".join(self._beside).splitlines())
+        return "".join(f"{line}\n" for line in lines if line)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """A row or a cell begins."""
@@ -128,9 +137,8 @@ class _Html(HTMLParser):
             self._end_row()
 
     def handle_data(self, data: str) -> None:
-        """Something in a cell, or of no meaning between them."""
-        if self._cell:
-            self._said.append(data)
+        """Something in a cell, or beside them."""
+        (self._said if self._cell else self._beside).append(data)
 
     def _begin_row(self) -> None:
         self._row = {column: text for column, (_, text) in self._below.items()}

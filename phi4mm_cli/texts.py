@@ -46,12 +46,17 @@ def is_text(path: Path) -> bool:
     suffix = path.suffix.lower()
     if suffix in SUFFIXES or suffix in AUDIO_SUFFIXES | VIDEO_SUFFIXES:
         return suffix in SUFFIXES
+    return begins_as_text(path)
+
+
+def begins_as_text(path: Path) -> bool:
+    """Whether the first bytes of a file are those of a text, whatever it is called. Raises InputError likewise."""
     try:
         with path.open("rb") as file:
             head = file.read(HEAD)
     except OSError as error:
         raise _unreadable(error) from error
-    return head.startswith(_UTF16) or all(byte >= 0x20 or byte in b"\t\n\r\f" for byte in head)
+    return head.startswith(_UTF16) or all(byte >= 0x20 or byte in b"\t\n\r\f\b\x1b" for byte in head)
 
 
 def load(path: Path) -> tuple[Kind, bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, reduce
 from pathlib import Path
@@ -144,9 +145,9 @@ class Kept:
 
     def happen(self, *events: Event) -> None:
         """Go on. What has happened is on the disk before this returns. Raises InputError where it cannot be."""
-        self.conversation = reduce(Conversation.after, events, self.conversation)
-        if self._path is not None:
+        if self._path is not None:  # first: what is not in the file has not happened, or /undo takes back another turn
             append(self._path, events)
+        self.conversation = reduce(Conversation.after, events, self.conversation)
 
 
 def append(path: Path, events: Iterable[Event]) -> None:
@@ -156,20 +157,31 @@ def append(path: Path, events: Iterable[Event]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, MODE)
         with os.fdopen(file, "r+b") as opened:
-            opened.write(_gap(opened) + text.encode("utf-8", "surrogateescape"))
-            opened.flush()
-            os.fsync(opened.fileno())
+            size = os.fstat(file).st_size
+            try:
+                opened.write(_gap(opened) + text.encode("utf-8", "surrogateescape"))
+                opened.flush()
+                os.fsync(opened.fileno())
+            except OSError:
+                with suppress(OSError):
+                    os.ftruncate(file, size)  # all that has happened, or none of it
+                raise
     except OSError as error:
         raise InputError(f"cannot write the session {path}: {error.strerror}", "Give another file") from None
 
 
 def write(path: Path, conversation: Conversation) -> None:
     """Write a file that holds this conversation alone. Raises InputError."""
+    temporary = path.with_name(f".phi4mm-{os.getpid()}.part")
     try:
-        path.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+        append(temporary, events(conversation))
+        temporary.replace(path)
     except OSError as error:
         raise InputError(f"cannot replace {path}: {error.strerror}", "Give another file") from None
-    append(path, events(conversation))
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _gap(file: BinaryIO) -> bytes:

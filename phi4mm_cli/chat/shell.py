@@ -19,6 +19,7 @@ from phi4mm_cli.chat import Conversation, Event, Instructed, Reset, Turn, Undone
 from phi4mm_cli.chat.session import Kept
 from phi4mm_cli.chat.talking import Spoken, Stopped, Talker
 from phi4mm_cli.errors import Phi4Error
+from phi4mm_cli.paths import from_home, is_there
 from phi4mm_cli.schema import Clip, Message
 
 _COMMAND = re.compile(r"/([a-z?]+)(?:\s+(.*))?", re.DOTALL)
@@ -197,7 +198,7 @@ class Shell:
             return
         path = paths(rest)[0]
         with stoppable():
-            if path.exists() and not console.confirm(f"replace {console.visible(str(path))}?"):
+            if is_there(path) and not console.confirm(f"replace {console.visible(str(path))}?"):
                 return
         session.write(path, self._kept.conversation)
         console.tell(f"{counted(self._kept.conversation)} in {path}")
@@ -239,11 +240,11 @@ def counted(conversation: Conversation) -> str:
 
 def paths(text: str) -> list[Path]:
     """The files that are named: one whose name is all of it, else as many as a shell would read there."""
-    whole = Path(text).expanduser()
-    if whole.exists():
+    whole = from_home(text)
+    if is_there(whole):
         return [whole]
     try:
-        return [Path(word).expanduser() for word in shlex.split(text)]
+        return [from_home(word) for word in shlex.split(text)]
     except ValueError:
         return [whole]
 

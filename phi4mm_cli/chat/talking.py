@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import chain
 from typing import TypeVar
 
@@ -246,10 +247,14 @@ def _other(sampling: Sampling, again: int) -> Sampling:
     return replace(sampling, temperature=sampling.temperature or 0.7, seed=sampling.seed + again, num_beams=1)
 
 
+@lru_cache(maxsize=4096)  # of what was seen once: its file may be gone by now
 def _tokens(picture: Picture) -> int:
     """How many positions of the prompt a picture takes. Raises InputError."""
     from phi4mm_cli.media import document
     from phi4mm_cli.model.grid import MOST_CROPS, image_tokens
 
-    width, height = document.shown_size(picture)
+    try:
+        width, height = document.shown_size(picture)
+    except InputError as error:
+        raise InputError(f"{picture.source.path}: {error.message}", error.advice) from None
     return image_tokens(width, height, picture.most_crops or MOST_CROPS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shlex
 import stat
 import sys
 import time
@@ -28,6 +29,7 @@ from phi4mm_cli.engine_options import EngineOptions
 from phi4mm_cli.errors import InputError, UsageError
 from phi4mm_cli.options import LogOptions, SamplingOptions, option, with_shared
 from phi4mm_cli.outputs import Timings
+from phi4mm_cli.paths import is_there
 from phi4mm_cli.schema import Message
 from phi4mm_cli.tool_options import ActingOptions, CallOptions
 from phi4mm_cli.tools.records import ChatReply, Exchange
@@ -190,7 +192,8 @@ def _converse(shell: Shell, kept: Kept, how: ConversationOptions, log: LogOption
         console.tell(f"{so_far}/help shows what can be typed, Ctrl-D leaves")
     terminal.converse(shell, _place(places.history, log) if how.history else None)
     if not log.quiet and how.history and kept.conversation.turns:
-        console.tell("phi4mm chat --continue goes on with this")
+        again = "--continue" if how.session is None else f"--session {shlex.quote(str(how.session))}"
+        console.tell(f"phi4mm chat {again} goes on with this")
 
 
 def _with_stdin(words: str | None, log: LogOptions) -> str | None:
@@ -219,8 +222,8 @@ def _kept(how: ConversationOptions, log: LogOptions) -> Kept:
     if path is None:
         kept = Kept(Conversation(), _place(places.new, log) if how.history else None)
     else:
-        loaded = session.load(path) if path.exists() else Loaded(Conversation())
-        kept = Kept(loaded.conversation, path)
+        loaded = session.load(path) if is_there(path) else Loaded(Conversation())
+        kept = Kept(loaded.conversation, path if how.history or how.session else None)
         kept.happen()  # so that a file which cannot be written is told before the model is asked
         for problem in loaded.problems:
             console.say(f"{path}: {problem}", "warning")

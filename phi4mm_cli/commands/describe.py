@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from phi4mm_cli import looking, paging, ranges, structured
+from phi4mm_cli import console, looking, paging, ranges, structured
 from phi4mm_cli.batch import run_files
 from phi4mm_cli.engine_options import EngineOptions
 from phi4mm_cli.errors import UsageError
@@ -31,6 +31,7 @@ from phi4mm_cli.options import (
 )
 from phi4mm_cli.output_options import PageOutputOptions
 from phi4mm_cli.outputs import Body
+from phi4mm_cli.paths import is_file
 from phi4mm_cli.prompt import CountTokens
 from phi4mm_cli.schema import Clip, Profile
 from phi4mm_cli.task import Task
@@ -102,7 +103,7 @@ class QuestionOptions:
         """Whether all inputs are one question's: unless told, where each of several is named."""
         if self.together is not None:
             return self.together
-        return len(inputs) > 1 and batch.files_from is None and all(path.is_file() for path in inputs)
+        return len(inputs) > 1 and batch.files_from is None and all(map(is_file, inputs))
 
     def recorded(self, voice: Clip | None, schema: structured.Schema | None) -> dict[str, Any]:
         """What shapes the result, with what was read from the files that are named."""
@@ -156,6 +157,9 @@ def command(
 def _spoken(path: Path) -> Clip:
     from phi4mm_cli import attaching
 
-    [clip] = attaching.recording(path).parts
+    recording = attaching.recording(path)
+    if recording.damage:
+        console.say(f"{recording.damage}; what could be read is used", "warning")
+    [clip] = recording.parts
     assert isinstance(clip, Clip)
     return clip

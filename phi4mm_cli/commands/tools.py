@@ -41,6 +41,9 @@ class QuestionOptions:
         if not words and not self.audio:
             raise UsageError("no question is asked", "Write it behind the command, or speak it and give --audio")
         files = [*map(attaching.picture, self.image or ()), *map(attaching.recording, self.audio or ())]
+        for file in files:
+            if file.damage:
+                console.say(f"{file.damage}; what could be read is used", "warning")
         return Message("system", (SYSTEM,)), attaching.message(words, files)
 
 

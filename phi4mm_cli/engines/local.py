@@ -139,7 +139,11 @@ class LocalEngine(Closing):
                 alone = side == "crossing" or request.sampling.num_beams > 1
                 groups.setdefault(request.key if alone else side, {})[request.key] = prompt
         for group in groups.values():
-            outcomes += zip(group, self._answer(model, list(group.values())), strict=True)
+            rows = self._batch_size
+            answers = self._answer(model, list(group.values()))
+            if any(isinstance(answer, MemoryExhaustedError) for answer in answers):
+                self._batch_size = rows  # one that does not fit even alone says nothing of the others
+            outcomes += zip(group, answers, strict=True)
         return outcomes
 
     def stream(self, request: Request) -> Generator[str, None, Result]:

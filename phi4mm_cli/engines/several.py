@@ -66,12 +66,9 @@ class SeveralEngine(PoolEngine[_ProcessWorker]):
     def _end(self) -> None:
         processes = [worker.process for worker in self._workers if worker.process is not None and worker.process.pid]
         for process in processes:
-            process.terminate()
+            process.kill()  # it hears no other signal, and has nothing to put in order
         for process in processes:
-            process.join(PATIENCE)
-            if process.is_alive():
-                process.kill()
-                process.join()
+            process.join()
         for worker in self._workers:
             if worker.connection is not None:
                 worker.connection.close()
@@ -84,12 +81,15 @@ def _worker(device: str) -> _ProcessWorker:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """So that a process started meanwhile never hears Ctrl-C, and this one, which will end it, hears it afterwards."""
+    """So that a process started meanwhile never hears Ctrl-C, or SIGTERM, which schedulers send to every process.
+
+    This one, which will end it, hears them afterwards.
+    """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
     resource_tracker.ensure_running()  # a process of multiprocessing's, which lets interrupts through when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:

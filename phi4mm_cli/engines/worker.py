@@ -48,7 +48,8 @@ class _Told(Listener):
 
 def serve(connection: Connection, checkpoint: Checkpoint, settings: dict[str, Any], beside: int) -> None:
     """Be a process that answers what comes through `connection`; `beside` engines share the CPU."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends this one
+    for number in (signal.SIGINT, signal.SIGTERM):  # they are for the main process, which ends this one
+        signal.signal(number, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
     import torch
 

@@ -68,7 +68,7 @@ class Journal(NoJournal):
         self._order, self._family, self._task, self._form = order, order.family, order.task, order.form
         self._identify, self._force, self._shard = identify, force, shard
         self._past = States()
-        self._in_hand: dict[Key, _InHand] = {}
+        self._in_hand: dict[int, _InHand] = {}  # by `id` of the work: two may have one key at a time
         self._known: dict[str, Result] = {}  # answers of all that is in hand, by key of the request
         self._file: FileIO | None = None
         self._begun = self._torn = False
@@ -150,7 +150,7 @@ class Journal(NoJournal):
         if found is None or not self._unchanged(work, found[0]):
             return None
         stamp, document = found
-        self._in_hand[key] = _InHand(stamp, max(1, self._tried(key, stamp)))
+        self._in_hand[id(work)] = _InHand(stamp, max(1, self._tried(key, stamp)))
         return document
 
     def _state(self, key: Key) -> State | None:
@@ -194,8 +194,8 @@ class Journal(NoJournal):
                 answers.remove()
             known = answers.known()
         self._known.update(known)
-        self._in_hand[key] = _InHand(stamp, self._tried(key, stamp) + 1, answers, known)
-        self._note_of(key, "started", length=length)
+        self._in_hand[id(work)] = _InHand(stamp, self._tried(key, stamp) + 1, answers, known)
+        self._note_of(work, "started", length=length)
 
     def replaying(self, engine: Engine) -> Engine:
         """`engine`, which is not asked again what it has answered for a work that an earlier run did not finish."""
@@ -203,7 +203,7 @@ class Journal(NoJournal):
 
     def answered(self, work: Work, request: Request, result: Result) -> None:
         """A request of the work has been answered."""
-        begun = self._in_hand[self._key(work)]
+        begun = self._in_hand[id(work)]
         if begun.answers is None or request.key in begun.known:
             return
         with self._needing_room():
@@ -211,17 +211,15 @@ class Journal(NoJournal):
 
     def keep(self, work: Work, document: Document) -> None:
         """The work has its result."""
-        key = self._key(work)
-        begun = self._in_hand[key]
+        begun = self._in_hand[id(work)]
         with self._needing_room():
-            self._results.keep(key, self._task, begun.stamp, self._order.timed, document)
+            self._results.keep(self._key(work), self._task, begun.stamp, self._order.timed, document)
             if begun.answers is not None:
                 begun.answers.remove()
 
     def done(self, work: Work, document: Document, outputs: Sequence[str]) -> int:
         """Its outputs, by their names in the folder, are written. Gives how many answers for it were known before."""
-        key, coverage = self._key(work), document.body.coverage
-        begun = self._in_hand[key]
+        begun, coverage = self._in_hand[id(work)], document.body.coverage
         figures = {
             "kept": begun.kept,
             "seconds": round(document.timings.total, 3),
@@ -231,18 +229,19 @@ class Journal(NoJournal):
             "warnings": Counter(warning.code for warning in document.body.warnings if warning.counts),
             "model": to_json(document.model),
         }
-        self._note_of(key, "done", form=self._form, timed=self._order.timed, outputs=list(outputs), **figures)
-        self._put_down(key)
+        self._note_of(work, "done", form=self._form, timed=self._order.timed, outputs=list(outputs), **figures)
+        self._put_down(work)
         return len(begun.known)
 
     def failed(self, work: Work, error: Exception) -> None:
         """It has none."""
-        key, self._has_failures = self._key(work), True
-        self._note_of(key, "failed", error=to_json(reason_of(error)))
-        self._put_down(key)
+        begun = self._in_hand.get(id(work))
+        self._has_failures |= begun is not None and begun.answers is not None  # whose answers are of use
+        self._note_of(work, "failed", error=to_json(reason_of(error)))
+        self._put_down(work)
 
-    def _put_down(self, key: Key) -> None:
-        if (begun := self._in_hand.pop(key, None)) is not None:
+    def _put_down(self, work: Work) -> None:
+        if (begun := self._in_hand.pop(id(work), None)) is not None:
             for request in begun.known:
                 self._known.pop(request, None)
 
@@ -279,12 +278,12 @@ class Journal(NoJournal):
         same = stamp is None or before.stamp is None or stamp.same_content(before.stamp)
         return before.attempt if same else 0
 
-    def _note_of(self, key: Key, event: str, **fields: Any) -> None:
-        family, name = key
-        work = self._in_hand.get(key)
-        stamp = work.stamp if work is not None else None
-        attempt = work.attempt if work is not None else self._tried(key, None) + 1
-        self._note(event, family=family, name=name, task=self._task, stamp=stamp, attempt=attempt, **fields)
+    def _note_of(self, work: Work, event: str, **fields: Any) -> None:
+        key = self._key(work)
+        begun = self._in_hand.get(id(work))
+        stamp = begun.stamp if begun is not None else None
+        attempt = begun.attempt if begun is not None else self._tried(key, None) + 1
+        self._note(event, family=key[0], name=key[1], task=self._task, stamp=stamp, attempt=attempt, **fields)
 
     def _note(self, event: str, **fields: Any) -> None:
         noted = {"event": event, "at": round(time.time(), 3), **fields}

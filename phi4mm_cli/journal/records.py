@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -80,6 +81,13 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"), default=_plain)
 
 def restored(kind: type[T], plain: Any) -> T:
     """The record of which `line` has made this. Raises ValueError where it is none."""
+    found: T = _adapter(kind).validate_python(plain)  # type: ignore[arg-type] # mypy takes no class for hashable
+    return found
+
+
+@cache
+def _adapter(kind: type) -> Any:
+    """It takes hundreds of times as long to make as to use."""
     from pydantic import TypeAdapter
 
-    return TypeAdapter(kind).validate_python(plain)
+    return TypeAdapter(kind)

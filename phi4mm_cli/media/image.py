@@ -74,9 +74,23 @@ def image_size(path: str | Path, page: int | None = None) -> tuple[int, int]:
         width, height = image.size
         if isinstance(image, TiffImageFile):  # some versions of Pillow give the size as it is seen
             width, height = (int(image.tag_v2[tag]) for tag in (ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength))
-        elif image.format == "PNG" and "exif" not in image.info:
-            return width, height  # Pillow would decode it, in search of an orientation behind the pixels
-        return (height, width) if image.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9) else (width, height)
+        # Of PNG, Pillow would decode the pixels first, in search of what may stand behind them.
+        is_quick = image.format == "PNG" and not _is_told_later(file)
+        exif = Image.Image.getexif(image) if is_quick else image.getexif()
+        return (height, width) if exif.get(ExifTags.Base.Orientation, 1) in range(5, 9) else (width, height)
+
+
+def _is_told_later(file: BinaryIO) -> bool:
+    """Whether a PNG has anything behind its pixels that may say how it is turned, by the names of its chunks."""
+    before, place, found = file.tell(), 8, list[bytes]()
+    file.seek(place)
+    while len(head := file.read(8)) == 8:
+        found.append(head[4:])
+        place += 12 + int.from_bytes(head[:4], "big")
+        file.seek(place)
+    file.seek(before)
+    pixels = found.index(b"IDAT") if b"IDAT" in found else len(found)
+    return not {b"eXIf", b"zTXt", b"iTXt", b"tEXt"}.isdisjoint(found[pixels:])
 
 
 def page_count(path: str | Path) -> int:

@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hmac import compare_digest
+from typing import cast
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -100,6 +101,7 @@ class _Visit:
             self._admit()
             await self._gate.inner(self._scope, self._receive, self._send)
         except Refusal as refusal:
+            self._gate.inside.discard(cast("asyncio.Task[None]", asyncio.current_task()))  # nothing is worked on
             await refusal.response()(self._scope, self._receive, self._send)
         except Exception as error:  # noqa: BLE001 - the client has been told; here it is told to whoever can mend it
             console.say_bug(error)

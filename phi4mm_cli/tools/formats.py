@@ -102,6 +102,10 @@ def _schema(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     parameters = entry.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise UsageError(f"the parameters of '{name}' are no object", ADVICE)
+    inner = parameters.get("properties")  # of a schema; the model's own format has a parameter of that name, of a type
+    is_schema = isinstance(inner, dict) and not isinstance(inner.get("type"), str)
+    if is_schema:
+        return {"type": "object", **parameters}
     if isinstance(parameters.get("type"), str) or "$ref" in parameters or "$schema" in parameters:
         return parameters
     return _from_flat(name, parameters)

@@ -94,6 +94,9 @@ class Functions(Closing):
             code = self._process.end()
             self.close()
             raise ToolError(f"its process ended with {how(code)}") from None
+        except BaseException:  # as Ctrl-C in a chat: this answer would be taken for that of the next call
+            self.close()
+            raise
         return answer
 
     def close(self) -> None:

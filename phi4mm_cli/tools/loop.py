@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from phi4mm_cli.errors import AnswerError
@@ -95,4 +96,12 @@ def _warnings(result: Result) -> Iterator[Warning]:
 def _copied(messages: Sequence[Message], tools: Tools) -> list[ToolCall]:
     """The calls that can be read in what the model was told."""
     told = [message.parts for message in messages if message.role != "assistant"]
-    return mentioned([part for parts in told for part in parts if isinstance(part, str)], tools)
+    found = mentioned([part for parts in told for part in parts if isinstance(part, str)], tools)
+    return [*found, *_mended(found, tools)]
+
+
+def _mended(calls: Sequence[ToolCall], tools: Tools) -> Iterator[ToolCall]:
+    """The calls as they are once their types are mended: so are those that the model makes."""
+    for call in calls:
+        with suppress(CallError):
+            yield check(call, tools)

@@ -32,6 +32,7 @@ class Answer:
         self._tokens: list[int] = []
         self._usage: Json = {}
         self.finish: str | None = None
+        self._begun = False  # there has been a message
 
     def take(self, sent: Json) -> str:
         """A whole answer, or one event of a stream; returns the text that is in it. Raises MalformedError."""
@@ -43,6 +44,7 @@ class Answer:
         text = ""
         for choice in choices[:1]:
             message = choice.get("message") or choice.get("delta") or {}
+            self._begun = self._begun or bool(message)
             text = "" if (piece := _text_of(message)) in _END_TOKENS else piece
             self.finish = choice.get("finish_reason") or self.finish
             self._tokens += _numbers(choice.get("token_ids"))
@@ -54,7 +56,9 @@ class Answer:
         """The answer in phi4mm's terms; token ids that the server does not tell are -1. Raises MalformedError."""
         if self.finish == "content_filter":
             raise MalformedError("the server withholds the answer")
-        text = "".join(self._text).strip()
+        if not self._begun:
+            raise MalformedError("there is no answer in it")
+        text = _whole_letters("".join(self._text)).strip()
         for end in _END_TOKENS:
             text = text.removesuffix(end).rstrip()
         counted = self._count("completion_tokens")
@@ -84,6 +88,11 @@ class Answer:
     def _count(self, name: str) -> int | None:
         value = self._usage.get(name)
         return min(value, MOST_TOKENS) if isinstance(value, int) and value >= 0 else None
+
+
+def _whole_letters(text: str) -> str:
+    """JSON may write a letter as two halves: both together are it, and one alone becomes a replacement."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _numbers(value: Any) -> list[int]:
