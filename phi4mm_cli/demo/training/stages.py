@@ -254,7 +254,7 @@ def see(rank: int, settings: Settings) -> loop.Stage:
     named |= {f"audio_projection.{n}": p for n, p in audio.named_parameters() if "_for_vision_speech" in n}
     named = _thawed(network, named)
     steps, done = settings.steps or 5000, loop.resumed(settings.state())
-    batches = seeing.batches(pool, writer, 1000 * done + rank, done / steps, 1 / steps, 10, 0.2, architecture.SWITCH)
+    batches = seeing.batches(pool, writer, 1000 * done + rank, done / steps, 1 / steps, 8, 0.2, architecture.SWITCH)
     pointing = answering.Pointing(network)
     numbers = itertools.count(done)
 
