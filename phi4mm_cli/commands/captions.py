@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from phi4mm_cli import console, files, subtitles
+from phi4mm_cli import console, files, languages, subtitles
 from phi4mm_cli.captions import PRESETS, Preset, PresetName
 from phi4mm_cli.captions.check import Violation, check
 from phi4mm_cli.captions.fix import fix
@@ -49,11 +49,15 @@ class RuleOptions:
         FRAME_RATE
     )
     language: Annotated[
-        str | None, option("--language", "-l", help="Code of the language.", show_default="as its words tell")
-    ] = None
+        str, option("--language", "-l", help="What is written: a code, a name, or [b]auto[/b], as its words tell.")
+    ] = languages.AUTO
     encoding: Annotated[
         str | None, option("--encoding", help="Of the files.", show_default="UTF-8, else Windows-1252")
     ] = None
+
+    def __post_init__(self) -> None:
+        self.preset()
+        self.code()
 
     def preset(self) -> Preset:
         """The rules. Raises UsageError."""
@@ -61,6 +65,10 @@ class RuleOptions:
             raise UsageError(f"--fps is 1 to 1000, not {self.fps:g}")
         preset = PRESETS[self.captions]
         return replace(preset, gap=two_frames(self.fps)) if preset.gap else preset
+
+    def code(self) -> str | None:
+        """Of the language; None lets the words tell. Raises UsageError."""
+        return languages.text_code(self.language)
 
 
 @app.command("check", epilog="phi4mm captions check talk.srt --captions bbc")
@@ -72,12 +80,12 @@ def check_files(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON list, an object for each file.")] = False,
 ) -> None:
     """Print a line for each rule that a file breaks, FILE:LINE: rule: detail; exit with 7 where there is one."""
-    preset, report = rules.preset(), Report(True, log)
+    preset, language, report = rules.preset(), rules.code(), Report(True, log)
     reports: list[dict[str, object]] = []
 
     def work(file: Input, data: bytes) -> None:
         found = subtitles.read(data, rules.encoding)
-        broken = check(found, preset, rules.language)
+        broken = check(found, preset, language)
         report.counted(len(broken))
         if as_json:
             reports.append({"source": file.label, "cues": len(found.cues), "violations": to_json(broken)})
@@ -188,11 +196,12 @@ def _extension(file: Input, kind: str = "srt") -> str:
 
 def _mended(data: bytes, found: Subtitles, rules: RuleOptions) -> tuple[str, list[Violation], list[Violation]]:
     """The text of the mended file, what was broken in it, and what still is; as it was where nothing is."""
-    broken = check(found, rules.preset(), rules.language)
+    preset, language = rules.preset(), rules.code()
+    broken = check(found, preset, language)
     if not broken:
         return subtitles.decoded(data, rules.encoding)[0], [], []
-    text = _text(fix(found, rules.preset(), rules.language))
-    return text, broken, check(subtitles.read(text.encode()), rules.preset(), rules.language)
+    text = _text(fix(found, preset, language))
+    return text, broken, check(subtitles.read(text.encode()), preset, language)
 
 
 def _text(found: Subtitles) -> str:

@@ -19,7 +19,7 @@ from phi4mm_cli.demo.training.pool import Pool
 from phi4mm_cli.model import vision
 from phi4mm_cli.model.encoder import encode
 
-TOWER_FROM = 0.65  # of the steps of `see`
+TOWER_FROM = 0.7  # of the steps of `see`
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +254,7 @@ def see(rank: int, settings: Settings) -> loop.Stage:
     named |= {f"audio_projection.{n}": p for n, p in audio.named_parameters() if "_for_vision_speech" in n}
     named = _thawed(network, named)
     steps, done = settings.steps or 5000, loop.resumed(settings.state())
-    batches = seeing.batches(pool, writer, 1000 * done + rank, done / steps, 1 / steps, 8, 0.2, architecture.SWITCH)
+    batches = seeing.batches(pool, writer, 1000 * done + rank, done / steps, 1 / steps, 6, 0.2, architecture.SWITCH)
     pointing = answering.Pointing(network)
     numbers = itertools.count(done)
 
