@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from phi4mm_cli import trust
+from phi4mm_cli import timing, trust
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.options import SamplingOptions
 from phi4mm_cli.outputs import Warning
@@ -40,6 +40,7 @@ MESSAGES: dict[Fault, str] = {
     "looping": "the text repeats itself",
     "token_limit": "the text was cut off by its token budget",
     "speech_rate": "the text is too short or too long for the speech that was heard",
+    "missing_words": "some of the speech has no words",
 }
 
 
@@ -65,6 +66,7 @@ class Answer:
     speech: float | None = None  # seconds; None where nobody has listened for it
     way: str = ""  # how it was asked for, where not as usual
     left_out: str = ""  # words of the model that nobody has said
+    untold: timing.Span | None = None  # where speech has no words, in seconds of the recording
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,8 @@ class Listener:
         hopeless = parent is not None and "empty_with_speech" in parent.faults and "empty_with_speech" in first.faults
         if seconds >= SHORTEST_SPLIT and not hopeless:
             parts = yield from self._split(first)
+            if first.untold:
+                return parts if self._tells_more(parts, first) else (first,)
             if doubt is None:
                 return min((first,), parts, key=_badness)
             told = " ".join(part.text for part in parts)
@@ -114,10 +118,16 @@ class Listener:
             return parts if better and _badness(parts) == 0 else (first,)
         if self._repeats_as_spoken(first):
             return (replace(first, faults=()),)
-        if doubt or "empty_with_speech" in first.faults:  # chance would invent words where the model hears none
-            return (first,)
+        if doubt or first.untold or "empty_with_speech" in first.faults:
+            return (first,)  # chance would invent words where the model hears none
         best = yield from self._varied(first)
         return (best,)
+
+    def _tells_more(self, parts: Sequence[Answer], whole: Answer) -> bool:
+        """Whether parts that can be trusted as much as the whole have words for speech that has none there."""
+        more = sum(trust.letters(part.text) for part in parts) - trust.letters(whole.text)
+        worst = max(trust.severity(part.faults) for part in parts)
+        return more >= trust.SLOWEST * trust.UNTOLD and worst <= trust.severity(whole.faults)
 
     def _doubt(self, answer: Answer) -> Fault | None:
         """What makes an answer without faults worth a second look: people do speak so slowly, and say things twice."""
@@ -172,12 +182,22 @@ class Listener:
         [result] = yield [request(clip, asked, question, sampling or self.sampling)]
         speech = sum(region.end - region.start for region in chunk.speech) if chunk.speech else None
         said = Said(result.text, result.finish, speech, asked, question.tellings, chunk.is_unsure)
-        answer = Answer(chunk, result.text, result.words, trust.faults(said), speech, way)
+        faults = trust.faults(said)
+        untold = None if faults else self._untold(chunk, result.words)
+        if untold:
+            faults = ("missing_words",)
+        answer = Answer(chunk, result.text, result.words, faults, speech, way, untold=untold)
         if hints and trust.only_terms(result.text, question.terms):
             bare = yield from self._ask(chunk, sampling, WITHOUT_HINTS, hints=False)
             if not trust.letters(bare.text):
                 return replace(answer, faults=("prompt_echo",))
         return answer
+
+    def _untold(self, chunk: Chunk, words: Sequence[Word] | None) -> timing.Span | None:
+        if not words or not chunk.speech or chunk.is_unsure or self.question.tellings > 1:
+            return None
+        said = [Word(chunk.start + word.start, chunk.start + word.end, word.word) for word in words]
+        return trust.untold(said, [(region.start, region.end) for region in chunk.speech], chunk.end)
 
     def _kept(self, answer: Answer) -> Answer:
         """The answer, without its text where that is an echo that no voice can have said."""
@@ -212,7 +232,8 @@ def _warnings(found: Sequence[Fault], first: Answer, kept: Sequence[Answer]) -> 
         told = f"left out: {answer.left_out!r}" if answer.left_out else "kept as it is" if answer.text else "left out"
         for fault in answer.faults:
             action = f"decoded again to no avail, {told}"
-            yield Warning(fault, MESSAGES[fault], action, answer.chunk.start, answer.chunk.end)
+            start, end = answer.untold or (answer.chunk.start, answer.chunk.end)
+            yield Warning(fault, MESSAGES[fault], action, start, end)
     if not faulty and [answer.text for answer in kept] != [first.text]:
         fault = found[0]
         ways = [f"in {len(kept)} parts"] if len(kept) > 1 else []

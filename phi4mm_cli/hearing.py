@@ -155,8 +155,16 @@ def _coverage(recordings: Sequence[Recording], answers: Sequence[Answer], how: L
     if not how.vad:
         return Coverage("seconds", total, read)
     heard = sum(answer.speech or 0.0 for answer in answers if answer.text or answer.faults)  # else it was no speech
-    trusted = sum(answer.speech or 0.0 for answer in answers if answer.text and not answer.faults)
+    trusted = sum(_trusted(answer) for answer in answers if answer.text)
     return Coverage("seconds", total, read, heard, trusted)
+
+
+def _trusted(answer: Answer) -> float:
+    """Seconds of speech that have words, and whose words can be trusted."""
+    if answer.faults and answer.faults != ("missing_words",):
+        return 0.0
+    voiced = [(region.start, region.end) for region in answer.chunk.speech]
+    return (answer.speech or 0.0) - (timing.overlap(voiced, answer.untold) if answer.untold else 0.0)
 
 
 def wanted(recording: Recording, end: float) -> float:

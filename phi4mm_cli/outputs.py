@@ -17,6 +17,7 @@ WarningCode = Literal[
     "empty_with_speech",  # speech was heard, but the model wrote nothing
     "looping",  # the answer says one thing over and over
     "token_limit",  # the answer was cut off by its token budget
+    "missing_words",  # a stretch of speech has none
     "speech_rate",  # the answer is too short or too long to be what was said
     "separator",  # an answer with a transcript and its translation did not divide them by one <sep>
     "wrong_language",  # a translation or a summary is in another language than the one asked for

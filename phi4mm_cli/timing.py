@@ -53,6 +53,11 @@ def words(text: str) -> list[str]:
     return [word for sentence in sentences(text) for word in _WORD.findall(sentence)]
 
 
+def overlap(voiced: Sequence[Span], within: Span) -> float:
+    """Seconds of `voiced` that lie `within`."""
+    return sum(max(0.0, min(end, within[1]) - max(start, within[0])) for start, end in voiced)
+
+
 def settle(found: Sequence[Word], voiced: Sequence[Span], within: Span) -> list[Word]:
     """`found`, whose starts rise and are true to a tenth of a second or so, with starts and ends as they are heard.
 

@@ -12,20 +12,22 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import pairwise
 from typing import Literal
 
 from phi4mm_cli import timing
-from phi4mm_cli.schema import Finish
+from phi4mm_cli.schema import Finish, Word
 
-Fault = Literal["prompt_echo", "empty_with_speech", "looping", "token_limit", "speech_rate"]
+Fault = Literal["prompt_echo", "empty_with_speech", "looping", "token_limit", "speech_rate", "missing_words"]
 
 # How bad an answer with this fault is: words that nobody said are the worst, then speech without words.
 SEVERITY: dict[Fault, int] = {
-    "prompt_echo": 16,
-    "empty_with_speech": 8,
-    "looping": 4,
-    "token_limit": 2,
-    "speech_rate": 1,
+    "prompt_echo": 32,
+    "empty_with_speech": 16,
+    "looping": 8,
+    "token_limit": 4,
+    "speech_rate": 2,
+    "missing_words": 1,
 }
 
 HIGHEST_COMPRESSION = 2.4  # bytes of text to bytes of zlib's; openai/whisper's compression_ratio_threshold
@@ -43,6 +45,7 @@ SLOWEST, SLOW, FASTEST = 5.0, 9.0, 30.0
 WIDE_LETTERS = 3.0  # a Chinese or Japanese character is a syllable or more; Mandarin has 5.2 of them a second
 DIGIT_LETTERS = 4.0  # "7" is said as a word
 SHORTEST_JUDGED = 2.0  # seconds of speech, from which its rate tells something; shorter music may sound like speech
+UNTOLD = 1.0  # seconds of speech up to the next word, beyond what a word takes at SLOW: a sentence may be missing
 SHORTEST_SPEECH = 0.25  # seconds; less may be a cough (the least that whisper.cpp takes for speech)
 
 ECHOED_WORDS = 3  # in a row: so many of the question's words are no chance
@@ -121,6 +124,21 @@ def fits(text: str, seconds: float, tellings: int = 1) -> bool:
 def is_slow(text: str, speech: float | None, tellings: int = 1) -> bool:
     """Whether so little text came of the speech that some may be missing, although people do speak so slowly."""
     return speech is not None and speech >= SHORTEST_JUDGED and letters(text) / tellings < SLOW * speech
+
+
+def untold(said: Sequence[Word], speech: Sequence[timing.Span], end: float) -> timing.Span | None:
+    """From where to where, between the beginnings of two words, most speech has none; None where that is little.
+
+    `speech` are the stretches of it, up to `end`: seconds, as the times of the words (at least one) are.
+    """
+    starts = [speech[0][0], *(word.start for word in said), end]
+    taken = [0.0, *(letters(word.word) / SLOW for word in said)]
+    lacks = [
+        (timing.overlap(speech, stretch) - seconds, stretch)
+        for stretch, seconds in zip(pairwise(starts), taken, strict=True)
+    ]
+    most, where = max(lacks)
+    return where if most >= UNTOLD else None
 
 
 def is_looping(text: str) -> bool:

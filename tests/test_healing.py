@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from phi4mm_cli import hearing, media
 from phi4mm_cli.errors import RequestError
 from phi4mm_cli.healing import TEMPERATURES
 from phi4mm_cli.hearing import Hearing, Listening, Question
-from phi4mm_cli.schema import Request, Result
+from phi4mm_cli.schema import Request, Result, Word
 
 ASKED = Question("Transcribe the audio clip into text.")
 HINTED = Question(ASKED.instruction, hints=" Names and terms: Zoltan, Kubernetes.", terms=("Zoltan", "Kubernetes"))
+TIMED = replace(ASKED, word_times=True)
 SHORT = 3.6  # seconds
 LOOP = Result("no " * 40, tuple(range(40)), "length", 1)
 SPOKEN = " ".join(word["word"] for word in WORDS)
@@ -107,6 +109,38 @@ def test_a_sentence_said_twice_is_left_as_it_is() -> None:
     assert all(answer.text.count("budget") == 2 for answer in heard.answers if not answer.chunk.is_unsure)
     assert not any(warning.code == "looping" for warning in heard.warnings)
     assert len(engine.asked) > len(heard.answers)
+
+
+def without(start: float, end: float, request: Request) -> Result:
+    """What a perfect ear hears but for the words between two times, and when."""
+    clip = clip_of(request)
+    heard = [word for word in WORDS if clip.start <= (word["start"] + word["end"]) / 2 < clip.end]
+    heard = [word for word in heard if not start <= (word["start"] + word["end"]) / 2 < end]
+    words = tuple(Word(word["start"] - clip.start, word["end"] - clip.start, word["word"]) for word in heard)
+    return replace(said(" ".join(word.word for word in words)), words=words)
+
+
+def test_words_missing_amid_a_chunk_are_found_in_its_parts() -> None:
+    def skips(request: Request) -> Result:
+        clip, seconds = clip_of(request), seconds_of(request)
+        return without(clip.start + 0.4 * seconds, clip.start + (0.6 if seconds > 12 else 0.4) * seconds, request)
+
+    heard = hear(ScriptedEngine(skips), question=TIMED)
+    assert text_of(heard) == SPOKEN
+    assert {(warning.code, warning.healed) for warning in heard.warnings} == {("missing_words", True)}
+    assert heard.coverage.transcribed == pytest.approx(heard.coverage.speech)
+
+
+def test_words_that_stay_missing_are_told_with_their_place() -> None:
+    start, end = WORDS[20]["start"], WORDS[26]["start"]
+    engine = ScriptedEngine(lambda request: without(start, end, request))
+    heard = hear(engine, question=TIMED)
+    [warning] = heard.warnings
+    assert (warning.code, warning.healed) == ("missing_words", False)
+    assert (warning.start, warning.end) == (pytest.approx(WORDS[19]["start"]), pytest.approx(WORDS[26]["start"]))
+    lost = heard.coverage.speech - heard.coverage.transcribed
+    assert 1.0 < lost <= warning.end - warning.start
+    assert not hear(ScriptedEngine(lambda request: without(0, 0, request)), question=TIMED).warnings
 
 
 def test_words_for_a_sound_that_is_too_short_for_them_are_left_out() -> None:

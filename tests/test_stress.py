@@ -84,6 +84,7 @@ def test_a_model_that_is_made_to_loop_is_healed_or_reported(phi4mm: Phi4mm, tmp_
         "looping",
         "token_limit",
         "speech_rate",
+        "missing_words",
         "empty_with_speech",
     }
     assert result["warnings"]

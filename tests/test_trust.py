@@ -97,7 +97,7 @@ def test_an_answer_of_hotwords_alone(text: str, expected: bool) -> None:
 
 
 def test_severity_puts_invented_words_first() -> None:
-    order: list[Fault] = ["prompt_echo", "empty_with_speech", "looping", "token_limit", "speech_rate"]
+    order: list[Fault] = ["prompt_echo", "empty_with_speech", "looping", "token_limit", "speech_rate", "missing_words"]
     severities = [trust.severity([fault]) for fault in order]
     assert severities == sorted(severities, reverse=True)
     assert trust.severity(["looping", "token_limit"]) < trust.severity(["empty_with_speech"])
