@@ -21,7 +21,7 @@ from phi4mm_cli.journal import Journal, NoJournal, Order, states
 from phi4mm_cli.lines import Lines
 from phi4mm_cli.options import BatchOptions, LogOptions
 from phi4mm_cli.output_options import CaptionOutputOptions, OutputOptions
-from phi4mm_cli.paths import absolute
+from phi4mm_cli.paths import absolute, is_folder
 from phi4mm_cli.rehearsal import rehearse
 from phi4mm_cli.report import Loading, Report
 from phi4mm_cli.runs import RunReport, whole_json
@@ -186,7 +186,7 @@ def _plan(asked: Asked, output: OutputOptions, together: bool, to_files: bool) -
         if formats:
             raise UsageError("--jsonl goes with no other format")
         lines = output.output_dir if output.output_dir != STDOUT else None
-        if lines is not None and lines.is_dir():
+        if lines is not None and is_folder(lines):
             raise UsageError(f"--jsonl writes one file, and {files.label_of(lines)} is a folder", "Name a file with -o")
         return Plan(None, ("jsonl",), rules, lines)
     if output.output_dir == STDOUT:

@@ -15,6 +15,7 @@ from phi4mm_cli.errors import UsageError
 from phi4mm_cli.model.checkpoint import DEFAULT_MODEL
 from phi4mm_cli.model.layout import ADAPTERS
 from phi4mm_cli.options import SECONDS, dashed, option, require_ranges
+from phi4mm_cli.paths import from_home
 
 MOST_CONCURRENCY = MOST_WORKERS = 1024
 OF_THIS_MACHINE = ("revision", "device", "device_map", "dtype", "attn", "quantize", "batch_size")
@@ -227,7 +228,7 @@ class EngineOptions:
                 raise UsageError(f"--adapter takes speech=PATH or vision=PATH, not '{asked}'")
             if name in found:
                 raise UsageError(f"--adapter {name}= is given twice", "Leave one out")
-            found[name] = Path(path).expanduser()
+            found[name] = from_home(path)
         return tuple(sorted(found.items()))
 
     def rows(self) -> int | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from phi4mm_cli.errors import InputError, StorageError, UsageError
+from phi4mm_cli.paths import is_folder
 
 STDIN = Path("-")
 FITTING_NAME, USUAL_LONGEST_NAME = 143, 255  # bytes: what every file system takes, and what most of them do
@@ -156,9 +157,15 @@ def check_absent(claimed: Claimed, folder: Path) -> None:
 
 def check_target(path: Path) -> None:
     """Raise UsageError where a file at `path` could not be written."""
-    if path.is_dir():
+    if is_folder(path):
         raise UsageError(f"{label_of(path)} is a folder", "Name a file")
     _check_writable(path.parent)
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # as of a name that is too long
+        raise UsageError(f"cannot write {label_of(path)}: {error.strerror}", "Give another file") from None
 
 
 def check_names(work: Input | Work, extensions: Sequence[str], folder: Path) -> None:

@@ -27,7 +27,7 @@ def blocks(text: str) -> Iterator[str | Table]:
         html = _Html(found[0])
         table, beside = html.table(), html.beside()
         if beside:
-            yield beside if table else found[0]  # the caption; or a text about the tags of tables
+            yield from _piped(beside if table else found[0])  # the caption; or a text about the tags of tables
         if table:
             yield table
         place = found.end() + text.startswith("\n", found.end())

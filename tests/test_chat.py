@@ -15,10 +15,11 @@ import soundfile
 from conftest import Phi4mm, Scripted, environment
 from documents import noise, write_scans, write_texts
 from films import shade, write_film
+from journalled import HereRun
 from jsonschema import Draft202012Validator
 from PIL import Image
 
-from phi4mm_cli import attaching
+from phi4mm_cli import attaching, structured
 from phi4mm_cli.chat import PRIVATE
 from phi4mm_cli.commands.schema import json_schema
 from phi4mm_cli.errors import InputError
@@ -35,6 +36,14 @@ def files(tmp_path: Path) -> None:
     Image.new("RGB", (30, 20)).save(tmp_path / "p.png")
     (tmp_path / "notes.txt").write_text("Milk and bread.\n", encoding="utf-8")
     (tmp_path / "city.json").write_text(json.dumps(CITY), encoding="utf-8")
+
+
+@pytest.fixture
+def chat_here(phi4mm_here: HereRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HereRun:
+    """The program in this process, where nothing is piped in, with a state folder of its own."""
+    monkeypatch.setattr(sys, "stdin", None)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return phi4mm_here
 
 
 def told(run: subprocess.CompletedProcess[str]) -> str:
@@ -124,6 +133,16 @@ def test_pages_with_text_are_text_and_others_pictures(tmp_path: Path) -> None:
         parts("q.wav")
 
 
+def test_a_text_is_known_by_how_it_begins(tmp_path: Path) -> None:
+    written = {"main.ts": "const n: number = 1;", "build.log": "\x1b[31merror\x1b[0m: 10%\b\b\b20%"}
+    for name, text in written.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        assert attaching.document(tmp_path / name).parts == (f"{name}:\n\n{text}\n\n",)
+    (tmp_path / "film.ts").write_bytes(b"G@\0\x10" + bytes(1000))  # of video, as its suffix says
+    with pytest.raises(InputError, match=r"film\.ts: "):
+        attaching.document(tmp_path / "film.ts")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -145,6 +164,16 @@ def test_refusals_are_one_line(phi4mm: Phi4mm, tmp_path: Path, arguments: list[s
     assert (run.returncode, run.stdout) == (code, "")
     assert message in run.stderr
     assert run.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--image", "--doc", "--session"])
+@pytest.mark.parametrize("path", ["loop.png", "x" * 300, "~no-such-user/p.png"])
+def test_paths_that_nobody_can_look_at_are_refused(chat_here: HereRun, tmp_path: Path, option: str, path: str) -> None:
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "~no-such-user").touch()  # no folder, so that no session is begun there
+    run = chat_here("chat", "Hi", option, path)
+    assert (run.code, run.asked, run.stderr.count("\n")) == (4, 0, 1)
+    assert path in run.stderr
 
 
 @pytest.mark.parametrize("name", ["doc", "session"])
@@ -180,6 +209,12 @@ def test_an_answer_that_is_not_of_the_schema_ends_with_8(scripted: Scripted) -> 
     run = scripted(['{"people": 5}', '{"city": NaN}'], "chat", "Which city?", "--schema", "city.json")
     assert (run.returncode, run.stdout) == (8, "")
     assert "NaN is none of its numbers" in run.stderr
+
+
+@pytest.mark.parametrize("value", ["1e999", "-1e999", '"\\ud83d"', '{"\\udc00": 1}'])
+def test_an_answer_that_cannot_be_written_again_is_none(value: str) -> None:
+    assert structured.read(f'{{"city": {value}}}', {"type": "object"})[1] is not None
+    assert structured.read('{"city": "\\ud83c\\udfd9"}', CITY) == ({"city": "\U0001f3d9"}, None)
 
 
 CALL = '<|tool_call|>[{"name": "wc", "arguments": {"path": "notes.txt"}}]<|/tool_call|>'
@@ -231,6 +266,16 @@ def test_continue_takes_the_last_conversation_unless_none_is_kept(phi4mm: Phi4mm
     kept = [*(tmp_path / "state").rglob("*.jsonl")]
     assert len(kept) == 1
     assert [path.stat().st_mode & 0o077 for path in (kept[0], kept[0].parent)] == [0, 0]
+
+
+def test_what_is_not_to_be_kept_is_not_added_to_what_goes_on(chat_here: HereRun, tmp_path: Path) -> None:
+    assert chat_here("chat", "one").code == 0
+    [kept] = (tmp_path / "state").rglob("*.jsonl")
+    before = kept.read_bytes()
+    run = chat_here("chat", "--continue", "--no-history", "secret", "--system", "Whisper.")
+    assert (run.code, run.asked) == (0, 1)
+    assert [*(tmp_path / "state").rglob("*.jsonl")] == [kept]
+    assert kept.read_bytes() == before
 
 
 def test_a_state_folder_that_cannot_be_written_stops_nobody(phi4mm: Phi4mm) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +18,8 @@ from scripted import ScriptedEngine, said
 from phi4mm_cli import attaching
 from phi4mm_cli.asking import Asking
 from phi4mm_cli.chat import PRIVATE, Conversation, Dropped, Event, Instructed, Reset, Turn, Undone, replay, session
-from phi4mm_cli.chat.session import HEAD, Kept, load
+from phi4mm_cli.chat.session import HEAD, Kept, load, write
+from phi4mm_cli.chat.shell import paths
 from phi4mm_cli.chat.talking import KEPT, Stopped, Talker
 from phi4mm_cli.errors import InputError
 from phi4mm_cli.options import LogOptions, SamplingOptions
@@ -114,6 +118,18 @@ def test_pictures_are_counted_by_their_size(tmp_path: Path) -> None:
     Image.new("RGB", (448, 448)).save(tmp_path / "p.png")
     picture = attaching.picture(tmp_path / "p.png")
     assert talker().tokens((attaching.message("What?", [picture]),)) == 545 + 1 + 3
+
+
+def test_a_picture_that_was_counted_once_may_go(tmp_path: Path) -> None:
+    for name in ("seen.png", "new.png"):
+        Image.new("RGB", (448, 448)).save(tmp_path / name)
+    seen, new = (attaching.message("What?", [attaching.picture(tmp_path / name)]) for name in ("seen.png", "new.png"))
+    before = talker().tokens((seen,))
+    (tmp_path / "seen.png").unlink()
+    (tmp_path / "new.png").unlink()
+    assert talker().tokens((seen,)) == before
+    with pytest.raises(InputError, match=r"/new\.png: there is no such file"):
+        talker().tokens((seen, new))
 
 
 # -------------------------------------------------------------------------------------------------------- answers
@@ -229,3 +245,53 @@ def test_other_files_are_neither_read_nor_added_to(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="no session"):
             load(path)
         assert path.read_text(encoding="utf-8") == text
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_costs_no_saved_conversation(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    path.write_text(f"{HEAD}\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"/s\.jsonl: No space left"):
+        write(path, replay([turn("one")]))
+    assert path.read_text(encoding="utf-8") == f"{HEAD}\n"
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_what_cannot_be_kept_has_not_happened(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    path = tmp_path / "s.jsonl"
+    kept = Kept(Conversation(), path)
+    kept.happen(turn("one"))
+    before = kept.conversation, path.read_bytes()
+    request.getfixturevalue("full_disk")
+    with pytest.raises(InputError, match="No space left"):
+        kept.happen(turn("two"))
+    assert (kept.conversation, path.read_bytes()) == before
+
+
+def test_a_line_that_finds_no_room_leaves_nothing_of_itself(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    kept = Kept(Conversation(), path)
+    kept.happen(turn("one"))
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 50, limits[1]))  # as a disk with room for half of it
+    try:
+        with pytest.raises(InputError, match="File too large"):
+            kept.happen(turn("two"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+
+
+def test_typed_paths_are_paths_whatever_they_are(tmp_path: Path) -> None:
+    long = "x" * 300
+    assert paths("~no-such-user/x.png") == [Path("~no-such-user/x.png")]
+    assert paths(f"{tmp_path}/a\\ b.png {long}") == [tmp_path / "a b.png", Path(long)]

@@ -19,6 +19,8 @@ from at_work import PATIENCE
 from conftest import environment, program
 from PIL import Image
 
+from phi4mm_cli import console
+
 ROWS, COLUMNS = 24, 80
 ENTER, UP, TAB, CTRL_C, CTRL_D, ALT_ENTER = "\r", "\x1b[A", "\t", "\x03", "\x04", "\x1b\r"
 
@@ -223,3 +225,9 @@ def test_answers_do_nothing_to_a_terminal(tmp_path: Path, escape: str) -> None:
     at = Terminal(program(tmp_path, [f"One {escape} two."], ("chat", "Hi")), tmp_path)
     at.wait_for(f"One {ascii(escape)[1:-1]} two.")
     assert at.process.wait(PATIENCE) == 0
+
+
+def test_what_scripts_need_is_shown_and_what_turns_a_terminal_round_is_not() -> None:
+    plain = "10\u202f000 \u20ac\n\t\u3000\u6771\u4eac \U0001f469\u200d\U0001f680 \u0645\u06cc\u200c\u062e \u00a0"
+    assert console.harmless(plain) == plain
+    assert console.harmless("\x1b[2J \u202e \u2028 \x9b \r \u2066") == r"\x1b[2J \u202e \u2028 \x9b \r \u2066"

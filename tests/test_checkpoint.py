@@ -10,7 +10,7 @@ import pytest
 from oracle_model import write_oracle_model
 
 from phi4mm_cli.errors import MissingError, UsageError
-from phi4mm_cli.model.checkpoint import DEMO_FOLDER, resolve
+from phi4mm_cli.model.checkpoint import DEMO_FOLDER, local_folder, resolve
 from phi4mm_cli.schema import Profile
 
 
@@ -104,3 +104,9 @@ def test_weights_must_be_complete_safetensors(tmp_path: Path) -> None:
     assert resolve(str(folder)).path == folder
     (folder / "tokenizer.json").unlink()
     assert "tokenizer.json" in refusal(folder).message
+
+
+def test_names_that_no_disk_takes_are_no_folders() -> None:
+    with pytest.raises(MissingError, match="no model folder at ~no-such-user/x"):
+        local_folder("~no-such-user/x", None)
+    assert local_folder("x" * 300, None) is None

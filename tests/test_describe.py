@@ -14,8 +14,10 @@ import soundfile
 from conftest import Phi4mm
 from documents import noise, write_locked, write_texts
 from films import RATE, shade, write_film
+from journalled import HereRun
 from jsonschema import Draft202012Validator
 from PIL import Image
+from recordings import cut
 from scripted import MEETING, ScriptedEngine, run_alone
 
 from phi4mm_cli.commands.schema import json_schema
@@ -252,6 +254,14 @@ def test_a_schema_and_a_voice_on_the_command_line(phi4mm: Phi4mm, tmp_path: Path
         ("--crops", "37"),
     ):
         assert phi4mm("describe", "a.png", *wrong, *ECHO).returncode == 2, wrong
+
+
+def test_a_spoken_question_that_is_cut_off_is_told(phi4mm_here: HereRun, tmp_path: Path) -> None:
+    picture(tmp_path)
+    soundfile.write(tmp_path / "q.wav", np.zeros(8000), 16000)
+    run = phi4mm_here("describe", "a.png", "--voice", cut(tmp_path / "q.wav"))
+    assert (run.code, run.asked) == (0, 1)
+    assert "warning: " in run.stderr and "q-cut.wav: " in run.stderr
 
 
 def test_bad_input_is_told_at_once(phi4mm: Phi4mm, tmp_path: Path) -> None:

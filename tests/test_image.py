@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, PngImagePlugin
 
 from phi4mm_cli.errors import InputError
 from phi4mm_cli.media import audio, image
@@ -63,6 +63,35 @@ def test_turned_pictures_are_put_upright(tmp_path: Path, kind: str, orientation:
     seen = read(path)
     assert np.abs(values(seen) - values(upright)).max() <= 3
     assert image.image_size(path) == seen.size == (60, 40)
+
+
+def turned(how: str) -> Image.Exif | PngImagePlugin.PngInfo:
+    """What says of a PNG that it was taken with the camera on its side."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    told = PngImagePlugin.PngInfo()
+    if how == "XMP":
+        told.add_itxt("XML:com.adobe.xmp", '<rdf:Description tiff:Orientation="6"/>')
+    elif how == "profile":
+        content = exif.tobytes()
+        told.add_text("Raw profile type exif", f"\nexif\n{len(content):8}\n{content.hex()}\n", zip=True)
+    return exif if how == "eXIf" else told
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["before the pixels", "behind them"])
+@pytest.mark.parametrize("how", ["eXIf", "XMP", "profile"])
+def test_a_png_is_as_large_as_it_is_seen(tmp_path: Path, how: str, behind: bool) -> None:
+    said = turned(how)
+    path = saved(tmp_path, scene(), "PNG", **{"exif" if isinstance(said, Image.Exif) else "pnginfo": said})
+    content = path.read_bytes()
+    name = {"eXIf": b"eXIf", "XMP": b"iTXt", "profile": b"zTXt"}[how]
+    start = content.index(name) - 4
+    chunk = content[start : start + 12 + int.from_bytes(content[start : start + 4], "big")]
+    if behind:
+        content = content.replace(chunk, b"")
+        path.write_bytes(content[:-12] + chunk + content[-12:])  # in front of the end
+    assert (path.read_bytes().index(name) > path.read_bytes().index(b"IDAT")) == behind
+    assert image.image_size(path) == read(path).size == (40, 60)
 
 
 def test_what_is_transparent_is_white(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 from conftest import Phi4mm
 from documents import noise
+from journalled import HereRun
 from jsonschema import Draft202012Validator
 from recordings import tone
 
@@ -207,6 +208,46 @@ def test_what_fails_is_a_line_of_jsonl_too(phi4mm: Phi4mm) -> None:
     assert set(failures) == {"bad.wav", "missing.wav", "empty"}
     assert failures["missing.wav"]["type"] == "InputError"
     assert "no such file" in failures["missing.wav"]["message"]
+
+
+LONG = "x" * 296 + ".png"  # bytes; no file system has such names
+
+
+def test_names_that_nobody_can_look_at_are_failures_of_their_own(phi4mm_here: HereRun) -> None:
+    for folder in ("rec", "named"):
+        Path(folder).mkdir()
+        noise(30, 20).save(f"{folder}/a.png")
+        Path(folder, "loop.png").symlink_to("loop.png")
+    Path("list").write_text(f"named/a.png\nb{LONG}\nnamed/loop.png\n", encoding="utf-8")
+    run = phi4mm_here("describe", "rec", LONG, "--files-from", "list", "-o", "out", "--report", "report.json")
+    assert run.code == 3
+    assert run.last == "6 inputs: 2 done, 4 failed"
+    failed = [line.split(": ")[2] for line in run.stderr.splitlines() if "phi4mm: error: " in line]
+    assert sorted(failed) == sorted(["rec/loop.png", LONG, f"b{LONG}", "named/loop.png"])
+    assert sorted(map(str, Path("out").rglob("*.txt"))) == ["out/a.description.txt", "out/named/a.description.txt"]
+    assert phi4mm_here("describe", "rec/a.png", LONG).last == "2 inputs: 1 done, 1 failed"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_is_in_a_folder_that_may_not_be_entered_is_a_failure_of_its_own(phi4mm_here: HereRun) -> None:
+    for path in (Path("rec/a.png"), Path("closed/b.png")):
+        path.parent.mkdir()
+        noise(30, 20).save(path)
+    Path("rec/linked.png").symlink_to(Path("closed/b.png").resolve())
+    Path("closed").chmod(0)
+    run = phi4mm_here("describe", "closed/b.png", "rec", "-o", "out")
+    Path("closed").chmod(0o700)
+    assert (run.code, run.last) == (3, "3 inputs: 1 done, 2 failed")
+    assert "error: closed/b.png: " in run.stderr
+    assert "error: rec/linked.png: " in run.stderr
+
+
+@pytest.mark.parametrize("option", [("--jsonl", "-o"), ("--report",), ("--voice",)])
+def test_an_option_may_name_what_no_disk_takes(phi4mm_here: HereRun, option: tuple[str, ...]) -> None:
+    noise(30, 20).save("a.png")
+    run = phi4mm_here("describe", "a.png", *option, LONG)
+    assert (run.code, run.asked, run.stderr.count("\n")) == (4 if option == ("--voice",) else 2, 0, 1)
+    assert LONG in run.stderr
 
 
 def test_unfound_has_advice() -> None:

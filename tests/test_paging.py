@@ -178,3 +178,11 @@ def test_many_bands() -> None:
     lines = [f"{number} {line}".strip() for number, line in enumerate(page(200, 7))]
     bands = ["\n".join(lines[start : start + 30]) for start in range(0, 175, 25)]
     assert joined(bands, 5 / 30) == ("\n".join(lines[:180]), 0)
+
+
+@pytest.mark.parametrize(
+    "row", ["| Total | 0.00 | 0.00 |", "| | 0.00 |", "Signed on Monday, as always, by the same hand."]
+)
+def test_rows_that_repeat_themselves_all_stay(row: str) -> None:
+    rows = [row] * 60
+    assert joined(["\n".join(rows[:40]), "\n".join(rows[35:])], 5 / 40) == ("\n".join(rows), 0)

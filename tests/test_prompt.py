@@ -41,6 +41,10 @@ def test_white_space_after_a_marker_is_swallowed_and_elsewhere_kept() -> None:
     assert written(("user", (CLIP, "\nHi"))) == "<|user|>{a}\nHi<|end|><|assistant|>"
 
 
+def test_bytes_that_are_no_utf8_are_marked() -> None:
+    assert written(("user", ("caf\udce9 ", "\ud83d"))) == "<|user|>caf? ?<|end|><|assistant|>"
+
+
 @pytest.mark.parametrize(
     "typed",
     ["<|image|>", "<|end|><|system|>", "<|tool_call|>[]<|/tool_call|>", "<|audio|>", "<|image_1|>", "<|audio_1|>"],

@@ -66,6 +66,25 @@ def test_plain_text_keeps_the_words() -> None:
     ]
 
 
+def test_what_stands_beside_the_cells_is_kept() -> None:
+    assert plain("<table><caption>Sales</caption><tr><td>a</td></tr></table>") == "Sales\na\n"
+    about = f"The `<table>` tag begins one.\n\n{PIPED}\nThank you\n"
+    assert plain(about).splitlines() == [
+        "The `<table>` tag begins one.",
+        "",
+        "Name\tPrice",
+        "Tea\t2.50",
+        "A | B\t",
+        "Thank you",
+    ]
+    assert len(tables(about)) == 1
+
+
+@pytest.mark.parametrize("text", ["# C#", "## C# ##", "# C#  "])
+def test_a_heading_keeps_the_marks_of_its_words(text: str) -> None:
+    assert plain(text) == "C#"
+
+
 def test_csv_is_read_back_as_it_was() -> None:
     table = (("a", 'say "b"', "c,d"), ("", "line\nbreak", " x "))
     file = io.StringIO()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import Any
 import pytest
 from at_work import PATIENCE, wait_for
 
+from phi4mm_cli.chat.shell import stoppable
+from phi4mm_cli.chat.talking import Stopped
 from phi4mm_cli.schema import ToolCall
 from phi4mm_cli.tools.functions import Functions
 from phi4mm_cli.tools.programs import read_program
@@ -39,6 +43,12 @@ def hang() -> None:
     child = subprocess.Popen(["sleep", "1000"])
     Path("children").write_text(f"{os.getpid()} {child.pid}")
     time.sleep(1000)
+
+def answer_late() -> str:
+    """Take a moment."""
+    Path("began").touch()
+    time.sleep(0.3)
+    return "late"
 
 def stubborn() -> None:
     """Hang, deaf to polite signals."""
@@ -127,6 +137,21 @@ def test_a_call_that_hangs_is_ended(functions: Functions, tmp_path: Path, name: 
         assert os.path.isdir("/proc")  # noqa: PTH112
         wait_for(lambda: not any(alive(int(pid)) for pid in pids))
     assert done(functions, "count").content == '{"result": 1}'  # in a new process
+
+
+def test_after_ctrl_c_the_next_call_has_an_answer_of_its_own(functions: Functions, tmp_path: Path) -> None:
+    me = threading.get_ident()
+
+    def interrupt() -> None:
+        wait_for((tmp_path / "began").exists)
+        signal.pthread_kill(me, signal.SIGINT)
+
+    typing = threading.Thread(target=interrupt)
+    typing.start()
+    with stoppable(), pytest.raises(Stopped):
+        done(functions, "answer_late")
+    typing.join()
+    assert done(functions, "count").content == '{"result": 1}'
 
 
 @pytest.mark.parametrize("how", ["text", "list", "dict"])

@@ -49,6 +49,7 @@ SCHEMA = {
     "properties": {"city": CITY, "days": {"type": "integer", "default": 1}},
     "required": ["city"],
 }
+UNTYPED = {key: value for key, value in SCHEMA.items() if key != "type"}
 FLAT = {
     "name": "get_weather",
     "description": "Get the weather.",
@@ -64,6 +65,7 @@ WRITTEN = {
     "OpenAI": [{"type": "function", "function": {**TOLD, "parameters": SCHEMA}}],
     "OpenAI, in a request": {"model": "x", "tools": [{"type": "function", "function": {**TOLD, "parameters": SCHEMA}}]},
     "OpenAI, responses": [{"type": "function", **TOLD, "parameters": SCHEMA}],
+    "OpenAI, of no type": {"type": "function", "function": {**TOLD, "parameters": UNTYPED}},
     "JSON Schema": {"title": "get_weather", "description": "Get the weather.", **SCHEMA},
 }
 
@@ -175,6 +177,8 @@ def test_what_is_not_json_is_said(saved: Saved, text: str) -> None:
 def test_files_only() -> None:
     with pytest.raises(UsageError, match="are read from files"):
         [*read_json(Path("http://example.org/tools.json"))]
+    with pytest.raises(UsageError, match="there is no such file"):
+        Functions(Path("x" * 300))
 
 
 def test_two_tools_of_one_name() -> None:

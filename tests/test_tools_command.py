@@ -16,8 +16,10 @@ import pytest
 import soundfile
 from at_work import PATIENCE, wait_for
 from conftest import Phi4mm, Scripted, environment, program
+from journalled import HereRun
 from jsonschema import Draft202012Validator
 from PIL import Image
+from recordings import cut
 
 from phi4mm_cli.commands.schema import json_schema
 
@@ -158,6 +160,12 @@ def test_a_question_may_be_spoken_and_about_a_picture(phi4mm: Phi4mm) -> None:
     assert run.stdout == "You are a helpful assistant with some tools. [picture] [0.000-1.500]\n"
     run = phi4mm("tools", "run", "Why?", "--functions", "tools.py", *media, *ECHO)
     assert run.stdout == "You are a helpful assistant with some tools. [picture] [0.000-1.500] Why?\n"
+
+
+def test_a_spoken_question_that_is_cut_off_is_told(phi4mm_here: HereRun, tmp_path: Path) -> None:
+    run = phi4mm_here("tools", "run", "--command", "wc {path}", "--audio", cut(tmp_path / "q.wav"))
+    assert (run.code, run.asked) == (0, 1)
+    assert "warning: " in run.stderr and "q-cut.wav: " in run.stderr
 
 
 # ------------------------------------------------------------------------------------------------------------- run

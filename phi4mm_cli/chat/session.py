@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, reduce
+from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from phi4mm_cli.chat import Conversation, Dropped, Event, Instructed, Reset, Turn, Undone, replay
 from phi4mm_cli.errors import InputError
@@ -152,20 +153,8 @@ class Kept:
 
 def append(path: Path, events: Iterable[Event]) -> None:
     """Put what has happened behind what is in a file. Raises InputError."""
-    text = "".join(canonical_json(event) + "\n" for event in events)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, MODE)
-        with os.fdopen(file, "r+b") as opened:
-            size = os.fstat(file).st_size
-            try:
-                opened.write(_gap(opened) + text.encode("utf-8", "surrogateescape"))
-                opened.flush()
-                os.fsync(opened.fileno())
-            except OSError:
-                with suppress(OSError):
-                    os.ftruncate(file, size)  # all that has happened, or none of it
-                raise
+        _append(path, events)
     except OSError as error:
         raise InputError(f"cannot write the session {path}: {error.strerror}", "Give another file") from None
 
@@ -175,16 +164,34 @@ def write(path: Path, conversation: Conversation) -> None:
     temporary = path.with_name(f".phi4mm-{os.getpid()}.part")
     try:
         temporary.unlink(missing_ok=True)
-        append(temporary, events(conversation))
+        _append(temporary, events(conversation))
         temporary.replace(path)
     except OSError as error:
-        raise InputError(f"cannot replace {path}: {error.strerror}", "Give another file") from None
+        raise InputError(f"cannot write the session {path}: {error.strerror}", "Give another file") from None
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def _gap(file: BinaryIO) -> bytes:
+def _append(path: Path, events: Iterable[Event]) -> None:
+    """All that has happened, or none of it."""
+    text = "".join(canonical_json(event) + "\n" for event in events)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, MODE)
+    with os.fdopen(file, "r+b", buffering=0) as opened:  # closing a buffer would write what has found no room
+        size = os.fstat(file).st_size
+        data = _gap(opened) + text.encode("utf-8", "surrogateescape")
+        try:
+            while data:
+                data = data[opened.write(data) :]
+            os.fsync(file)
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(file, size)
+            raise
+
+
+def _gap(file: FileIO) -> bytes:
     """What has to stand between what is written and the next event: the head, or the end of a torn line."""
     head = file.read(len(HEAD) + 1)
     if len(head) <= len(HEAD):

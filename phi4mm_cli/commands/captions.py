@@ -22,6 +22,7 @@ from phi4mm_cli.files import STDIN, Input
 from phi4mm_cli.finding import Rules, Unfound, find, once
 from phi4mm_cli.options import LogOptions, option, with_shared
 from phi4mm_cli.output_options import CaptionRules
+from phi4mm_cli.paths import is_folder
 from phi4mm_cli.report import Report
 from phi4mm_cli.schema import to_json
 from phi4mm_cli.subtitles import Subtitles
@@ -148,7 +149,7 @@ def _folder(inputs: Sequence[Path], output_dir: Path | None, in_place: bool) -> 
         return None
     if output_dir not in (None, STDIN):
         return output_dir
-    if len(inputs) > 1 or inputs[0].is_dir():
+    if len(inputs) > 1 or is_folder(inputs[0]):
         raise UsageError("several files do not go to stdout", "Give -o DIR, or --in-place")
     return None
 

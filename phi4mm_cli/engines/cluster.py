@@ -27,6 +27,7 @@ from phi4mm_cli.engines.pool import PoolEngine, Worker
 from phi4mm_cli.errors import MissingError, RequestError, UsageError
 from phi4mm_cli.model.checkpoint import DEMO, Adapters, resolve
 from phi4mm_cli.model.folder import in_a_line
+from phi4mm_cli.paths import from_home
 from phi4mm_cli.schema import ModelInfo, Request, Source
 
 try:
@@ -110,7 +111,7 @@ class ClusterEngine(PoolEngine[_ActorWorker]):
             raise UsageError(f"--device {device} does not go with --engine ray", "Ray chooses the GPUs; or use cpu")
         checkpoint = resolve(model, revision, adapters)
         super().__init__(checkpoint, (), listener, **settings)
-        named = model if model == DEMO or checkpoint.revision else str(Path(model).expanduser().resolve())
+        named = model if model == DEMO or checkpoint.revision else str(from_home(model).resolve())
         placed = tuple((name, path.resolve()) for name, path in adapters)
         self._asked = (phi4mm_cli.__version__, named, checkpoint.revision, placed, settings | {"device": device})
         self._address, self._count, self._device = address, workers, device

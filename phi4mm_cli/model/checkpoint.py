@@ -19,6 +19,7 @@ from typing import Any
 from phi4mm_cli.errors import MissingError, UsageError
 from phi4mm_cli.model.folder import Layout, in_a_line, in_gb, layout_of, read_json, require_shards, shards_of
 from phi4mm_cli.model.layout import ADAPTERS
+from phi4mm_cli.paths import from_home, is_folder, is_there
 from phi4mm_cli.schema import Profile
 
 DEFAULT_MODEL = "microsoft/Phi-4-multimodal-instruct"
@@ -73,14 +74,14 @@ def local_folder(model: str, revision: str | None) -> Path | None:
         return None
     if revision is not None:
         raise UsageError(f"--revision {revision} is for models on the Hub, and {model} is not", "Leave it out")
-    folder = DEMO_FOLDER if model == DEMO else Path(model).expanduser()
-    if not folder.is_dir():
+    folder = DEMO_FOLDER if model == DEMO else from_home(model)
+    if not is_folder(folder):
         raise MissingError(f"there is no model folder at {model}", ways_on(DEFAULT_MODEL))
     return folder
 
 
 def _is_path(model: str) -> bool:
-    return model.startswith(("/", "~", "./", "../")) or model in (".", "..") or Path(model).exists()
+    return model.startswith(("/", "~", "./", "../")) or model in (".", "..") or is_there(model)
 
 
 def ways_on(model: str, revision: str | None = None) -> str:
@@ -99,7 +100,7 @@ def _checkpoint(folder: Path, name: str, revision: str | None, adapters: Adapter
     if not (folder / "tokenizer.json").is_file():
         raise MissingError(f"the model {name} has no tokenizer.json", ways_on(DEFAULT_MODEL))
     for adapter, place in adapters:
-        if not place.is_dir():
+        if not is_folder(place):
             raise MissingError(f"there is no adapter folder at {place}", f"Check --adapter {adapter}=PATH")
     own = read_json(folder / "phi4mm.json") if (folder / "phi4mm.json").exists() else {}
     languages = own.get("languages")

@@ -16,6 +16,7 @@ from typing import Any
 
 from phi4mm_cli.closing import Closing
 from phi4mm_cli.errors import UsageError
+from phi4mm_cli.paths import is_file
 from phi4mm_cli.schema import ToolCall
 from phi4mm_cli.tools import Tool
 from phi4mm_cli.tools.checking import check_schema
@@ -34,7 +35,7 @@ class Functions(Closing):
     def __init__(self, path: Path) -> None:
         """Import `path` and describe its functions. Raises UsageError where that fails."""
         self._path = path
-        if not path.is_file():
+        if not is_file(path):
             raise UsageError(f"{path}: there is no such file", "Tools are read from files")
         self._process: Process | None = None
         try:
