@@ -159,7 +159,7 @@ def check_target(path: Path) -> None:
     """Raise UsageError where a file at `path` could not be written."""
     if is_folder(path):
         raise UsageError(f"{label_of(path)} is a folder", "Name a file")
-    _check_writable(path.parent)
+    _check_writable(path.parent, "Name another file")
     try:
         path.lstat()
     except FileNotFoundError:
@@ -196,14 +196,14 @@ def target_of(work: Input | Work, folder: Path, extension: str) -> Path:
     return folder / work.stem.with_name(f"{work.stem.name}.{extension}")
 
 
-def _check_writable(folder: Path) -> None:
+def _check_writable(folder: Path, advice: str = "Give another one with -o") -> None:
     """Try to write where `folder` is or would be made; permissions alone do not tell (read-only disks, root)."""
     try:
         with tempfile.TemporaryFile(dir=_first_there(folder)):
             return
     except OSError as error:
         reason = error.strerror or str(error)
-    raise UsageError(f"cannot write to the output folder {label_of(folder)}: {reason}", "Give another one with -o")
+    raise UsageError(f"cannot write to the output folder {label_of(folder)}: {reason}", advice)
 
 
 def write(target: Path, produce: Callable[[TextIO], None], advice: str = "Its result is lost") -> None:

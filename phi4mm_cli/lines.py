@@ -51,7 +51,7 @@ class Lines:
                 folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(lock.held(folder / f"lock-{self._path.name}", what))
                 self.read()
-                self._file = stack.enter_context(self._path.open("a", encoding="utf-8", newline="\n"))
+                self._file = stack.enter_context(self._path.open("a", encoding="utf-8", errors="replace", newline="\n"))
             except OSError as error:
                 raise UsageError(f"cannot write {label_of(self._path)}: {error.strerror}", "Give another -o") from error
             yield self._file

@@ -153,6 +153,15 @@ def test_a_list_may_name_anything() -> None:
         list(read_list(Path("none"), null=False))
 
 
+def test_a_list_with_nul_bytes_is_none_of_lines(phi4mm_here: HereRun) -> None:
+    soundfile.write("a.wav", tone(16000, 0.2), 16000)
+    Path("list").write_bytes(b"a.wav\0b.wav\0")
+    run = phi4mm_here("transcribe", "--files-from", "list", "-o", "out", "--no-vad")
+    assert (run.code, run.asked, Path("out").exists()) == (2, 0, False)
+    assert run.last == "error: the list has NUL bytes in it. Give -0 (--null) for what `find -print0` writes"
+    assert phi4mm_here("transcribe", "--files-from", "list", "-0", "-o", "out", "--no-vad").asked == 1
+
+
 def test_a_long_list_is_read_in_pieces() -> None:
     names = [f"{number}{'x' * (number % 200)}.wav" for number in range(5000)]
     Path("list").write_text("\n".join(names), encoding="utf-8")

@@ -10,17 +10,20 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 from journalled import HereRun, lines, outputs, save
 from PIL import Image
 from scripted import said
 
+from phi4mm_cli import writers
 from phi4mm_cli.engine_options import EngineName, EngineOptions
 from phi4mm_cli.errors import RequestError
 from phi4mm_cli.journal import FOLDER, states
 from phi4mm_cli.journal.records import file_name
 from phi4mm_cli.journal.results import Results
+from phi4mm_cli.outputs import Document
 from phi4mm_cli.schema import Request, Result
 
 
@@ -200,6 +203,23 @@ def test_a_torn_line_loses_itself_only(phi4mm_here: HereRun, tmp_path: Path) -> 
     for damage in (b"\xff\xfe\x00\n", b"[1, 2]\n", b'{"event": "done"}\n', b'{"event": "done", "at": [], "name": 3'):
         journal.write_bytes(journal.read_bytes() + damage)
     assert phi4mm_here(*HEAR).last == "3 inputs: 3 done before"
+
+
+def test_a_bug_in_writing_one_result_is_its_own_failure(
+    phi4mm_here: HereRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(document: Document, file: TextIO) -> None:
+        writers.write_text(document, file)
+        assert document.source != "in/b.wav", "nobody has thought of it"
+
+    with monkeypatch.context() as patch:
+        patch.setitem(writers._OTHERS, "txt", breaks)
+        run = phi4mm_here(*HEAR)
+    assert (run.code, run.last, run.asked) == (3, "3 inputs: 2 done, 1 failed", 3)
+    assert "error: in/b.wav: unexpected AssertionError: nobody has thought of it" in run.stderr
+    assert outputs(tmp_path / "out").keys() == {"a.txt", "deep/c.txt"}
+    again = phi4mm_here(*HEAR)
+    assert (again.code, again.last, again.asked) == (0, "3 inputs: 1 done, 2 done before", 0)
 
 
 def test_a_damaged_result_is_made_again(phi4mm_here: HereRun, tmp_path: Path) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
@@ -11,6 +15,7 @@ from journalled import HereRun, save
 from scripted import said
 
 from phi4mm_cli.errors import RequestError
+from phi4mm_cli.journal import FOLDER
 from phi4mm_cli.schema import Request, Result
 
 HEAR = ("transcribe", "in", "--no-vad", "--jsonl", "-o", "out/all.jsonl")
@@ -64,6 +69,59 @@ def test_lines_that_are_lost_are_written_again_without_the_model(phi4mm_here: He
     assert lines(tmp_path) == before
     assert phi4mm_here(*HEAR, "--force").asked == 4
     assert len(lines(tmp_path)) == 4
+
+
+def test_two_inputs_of_one_name_have_a_line_each(phi4mm_here: HereRun, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        save(tmp_path / folder / "talk.wav", 1)
+    run = phi4mm_here("transcribe", "a/talk.wav", "b/talk.wav", *HEAR[2:])
+    assert (run.code, run.last) == (0, "2 inputs: 2 done")
+    assert {source: line["task"] for source, line in lines(tmp_path).items()} == {
+        "a/talk.wav": "transcript", "b/talk.wav": "transcript",
+    }  # fmt: skip
+
+
+@contextmanager
+def on_stdin(text: str) -> Iterator[None]:
+    """What the program reads from there in this process."""
+    with TemporaryFile() as file:
+        file.write(text.encode())
+        file.seek(0)
+        kept = os.dup(0)
+        os.dup2(file.fileno(), 0)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 0)
+            os.close(kept)
+
+
+def test_named_one_by_one_each_has_one_line_too(phi4mm_here: HereRun, tmp_path: Path) -> None:
+    path, journal = tmp_path / "out" / "all.jsonl", tmp_path / "out" / FOLDER / "journal.jsonl"
+    named = "in/0.wav\nnone.wav\nin/1.wav\n"
+
+    def run(names: str) -> str:
+        with on_stdin(names):
+            return phi4mm_here("transcribe", "--files-from", "-", *HEAR[2:]).last
+
+    assert run(named) == "3 inputs: 2 done, 1 failed"
+    before = lines(tmp_path)
+    assert before.keys() == {"in/0.wav", "none.wav", "in/1.wav"}
+    with path.open("ab") as file:
+        file.write(b'{"source": "in/2.wav", "ta')  # killed in the middle of a line
+    assert run("in/0.wav\n") == "1 input: 1 done before"
+    assert lines(tmp_path) == before
+    noted = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(line for line in noted if b'"done"' not in line))  # ... and between line and journal
+    assert run(named) == "3 inputs: 2 done, 1 failed"
+    assert lines(tmp_path) == before
+
+
+def test_bytes_that_are_no_text_spoil_no_line(phi4mm_here: HereRun, tmp_path: Path) -> None:
+    run = phi4mm_here(*HEAR, "--hotwords", "caf\udce9")  # as an argument that is not UTF-8 comes in
+    assert (run.code, run.last) == (0, "4 inputs: 4 done")
+    assert {line["options"]["hotwords"] for line in lines(tmp_path).values()} == {"caf?"}
 
 
 def test_what_is_no_such_file_is_not_written_to(phi4mm_here: HereRun, tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import soundfile
 from tiny_model import write_adapter, write_tiny_model
+from torch import Tensor, nn
 
 from phi4mm_cli.demo.voice import speak
 from phi4mm_cli.engines.local import LocalEngine, Outcome
-from phi4mm_cli.errors import MissingError, RequestError
+from phi4mm_cli.errors import MemoryExhaustedError, MissingError, RequestError
 from phi4mm_cli.media import audio
 from phi4mm_cli.model.checkpoint import Checkpoint, resolve
 from phi4mm_cli.schema import Clip, Message, Part, Request, Result, Sampling
@@ -144,6 +145,29 @@ def test_sound_is_heard_with_the_adapter_and_text_read_without(tmp_path: Path) -
     heard, read = (0, 2), (1, 3, 4)
     assert [adapted[i] for i in read] == [bare[i] for i in read]
     assert all(adapted[i] != bare[i] for i in heard)
+
+
+def test_one_that_fits_nowhere_makes_no_batch_smaller(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "tiny")
+    long, *short = (request(text, budget=2) for text in ("a b " * 12, "a", "b", "c", "d", "e"))
+    with LocalEngine(resolve(str(folder)), device="cpu", batch_size=4) as engine:
+        expected = answers(engine, *short)
+        rows: list[int] = []
+
+        def exhaust(module: nn.Module, inputs: tuple[Tensor]) -> None:
+            rows.append(len(inputs[0]))
+            if inputs[0].shape[1] > 20 or len(inputs[0]) > limit:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+        engine._loaded().network.model.layers[-1].register_forward_pre_hook(exhaust)
+        limit = 4
+        found = answers(engine, long, *short)
+        assert isinstance(found.pop(long.key), MemoryExhaustedError)
+        assert found == expected
+        assert (rows[0], engine.rows) == (4, 4)
+        limit = 2
+        assert answers(engine, *short) == expected
+        assert engine.rows == 2  # where the batch as a whole is what does not fit
 
 
 # -------------------------------------------------------------------------------------------------------- failures

@@ -83,6 +83,19 @@ def test_what_is_done_before_is_not_done_again(phi4mm: Phi4mm) -> None:
     assert phi4mm(*arguments, "--srt", input="b.wav\na.wav\n").stderr == "phi4mm: 2 inputs: 2 done\n"
 
 
+def test_a_file_that_is_named_twice_is_written_twice() -> None:
+    record("a/talk.wav")
+    run = begin("--files-from", "-", "-o", "out", hold=0)
+    assert run.stdin is not None
+    run.stdin.write("a/talk.wav\n" * 2)
+    journal = Path("out/.phi4mm/journal.jsonl")
+    wait_for(lambda: journal.exists() and journal.read_bytes().count(b'"started"') == 2, run)  # both are in hand
+    let_go(Path())
+    _, stderr = run.communicate(timeout=PATIENCE)
+    assert (run.returncode, stderr) == (0, "phi4mm: 2 inputs: 2 done\n")
+    assert [str(path) for path in Path("out").rglob("*.txt")] == ["out/a/talk.txt"]
+
+
 # ------------------------------------------------------------------------------------------ stopped
 
 

@@ -102,11 +102,15 @@ def no_json(heard: Heard) -> None:
     heard.reply(b'{"choices": [{"message": {"content": "hel')
 
 
+def hollow(heard: Heard) -> None:
+    heard.reply({"choices": [], "usage": {"prompt_tokens": 20, "completion_tokens": 0}})
+
+
 def no_http(heard: Heard) -> None:
     heard.write(b"220 mail ready\r\n")
 
 
-@pytest.mark.parametrize("trouble", [busy, limited, failing, cut, silent, no_json, page])
+@pytest.mark.parametrize("trouble", [busy, limited, failing, cut, silent, no_json, hollow, page])
 def test_what_may_have_been_an_accident_is_tried_again(trouble: Answer) -> None:
     with serving(after(trouble)) as web, opened(web, timeout=0.5 if trouble is silent else 30.0) as engine:
         began = time.monotonic()
@@ -115,7 +119,7 @@ def test_what_may_have_been_an_accident_is_tried_again(trouble: Answer) -> None:
         assert time.monotonic() - began > (0.2 if trouble is limited else 0)
 
 
-@pytest.mark.parametrize("trouble", [failing, cut, silent, dripping, no_json, page, no_http])
+@pytest.mark.parametrize("trouble", [failing, cut, silent, dripping, no_json, hollow, page, no_http])
 def test_what_stays_broken_is_given_up(trouble: Answer) -> None:
     seconds = 0.4 if trouble in (silent, dripping) else 30.0
     with serving(after(*[trouble] * 9)) as web, opened(web, timeout=seconds) as engine:

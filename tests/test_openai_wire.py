@@ -209,6 +209,26 @@ def test_a_stream_is_the_result_in_pieces(vllm: Web) -> None:
     assert vllm.posted()[0]["stream_options"] == {"include_usage": True}
 
 
+def test_halves_of_letters_are_whole_or_replaced() -> None:
+    text = "a 🎙 b \ud83c"  # of which the last is sent as an escape that has no other half
+    with serving(recorded.answering(text)) as web:
+        assert asked(web, request("Hello?")).text == "a 🎙 b \ufffd"
+
+    def answer(heard: Heard) -> None:
+        if heard.path == "/v1/models":
+            heard.reply(recorded.models())
+        else:
+            heard.events(*recorded.chunks("a", " \ud83c", "\udf99", " b", "\ud83c"))
+
+    with serving(answer) as web, opened(web) as engine:
+        stream = engine.stream(request("Hello?"))
+        pieces = []
+        with pytest.raises(StopIteration) as end:
+            while True:
+                pieces.append(next(stream))
+    assert end.value.value.text == "".join(pieces) == "a 🎙 b\ufffd"
+
+
 def lenient(heard: Heard) -> None:
     """What transformers serve was seen to do: no [DONE], usage in the last chunk, other names, no adapters."""
     if heard.path == "/v1/models":

@@ -166,6 +166,19 @@ def test_too_many_too_long_and_gone(strict: Server, long_recording: Path) -> Non
     assert "Hello" not in said
 
 
+@pytest.mark.parametrize(("lines", "status"), [("X-Key: none", 401), (f"Authorization: Bearer {KEY}", 415)])
+def test_who_is_refused_takes_nobodys_place(strict: Server, lines: str, status: int) -> None:
+    """While the rest of the body may still come: of one without the key, and of one that is not said to be JSON."""
+    address = (urlsplit(strict.url).hostname, urlsplit(strict.url).port)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n{lines}\r\nContent-Length: 100"
+    with socket.create_connection(address, PATIENCE) as connection:
+        connection.sendall(f"{head}\r\nExpect: 100-continue\r\n\r\n".encode())
+        assert b" 100 " in connection.recv(100)  # what is to come is waited for
+        assert free(strict)
+        connection.sendall(bytes(100))
+        assert f" {status} ".encode() in connection.recv(100)
+
+
 # ---------------------------------------------------------------------------------------------- how it ends
 
 

@@ -192,7 +192,7 @@ def test_streams(tiny: Path) -> None:
 # ------------------------------------------------------------------------------------------------ the end of a run
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
 def test_no_process_outlives_the_run(tmp_path: Path, number: signal.Signals) -> None:
     for i in range(3):
@@ -213,8 +213,42 @@ def test_no_process_outlives_the_run(tmp_path: Path, number: signal.Signals) -> 
     else:
         run.send_signal(number)
     _, stderr = run.communicate(timeout=PATIENCE)
-    assert run.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
+    assert run.returncode == {signal.SIGINT: 130, signal.SIGKILL: -9}[number]
     assert "Traceback" not in stderr
+    assert gone(found)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+def test_what_is_in_hand_is_finished_where_the_workers_are_told_to_end_too(tmp_path: Path) -> None:
+    """As schedulers do, which send SIGTERM to every process of a job."""
+    (tmp_path / "in").mkdir()
+    for i in range(12):
+        soundfile.write(tmp_path / "in" / f"{i}.wav", speak(SENTENCES[i % 5], sample_rate=16000).samples, 16000)
+    options = ("-m", "demo", "--device", "cpu,cpu", "--batch-size", "1", "--no-vad")
+    run = subprocess.Popen(
+        [sys.executable, "-m", "phi4mm_cli", "transcribe", "in", "-o", "out", *options],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        start_new_session=True,
+    )
+    assert run.stderr is not None
+    written = (tmp_path / "out").glob
+    wait_for(lambda: [*written("*.txt")], run)
+    found = workers(psutil.Process(run.pid))
+    try:
+        for worker in found:
+            worker.suspend()  # so that they have something in hand when it comes
+        os.killpg(run.pid, signal.SIGTERM)
+        while "finishing" not in run.stderr.readline():
+            assert run.poll() is None
+    finally:
+        for worker in found:
+            worker.resume()
+    _, stderr = run.communicate(timeout=PATIENCE)
+    heard = [path.read_text(encoding="utf-8").strip() for path in written("*.txt")]
+    assert (run.returncode, stderr) == (143, f"phi4mm: {len(heard)} inputs: {len(heard)} done\n")
+    assert {*heard} <= {*SENTENCES}
     assert gone(found)
 
 

@@ -204,6 +204,23 @@ def test_a_report_on_stdout(phi4mm: Phi4mm) -> None:
     assert (refused.returncode, refused.stdout) == (2, "")
 
 
+def test_a_run_that_breaks_off_reports_too(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    (tmp_path / "in" / "none.wav").touch()
+    gone = ("--engine", "openai", "--url", "http://127.0.0.1:9/v1")
+    run = phi4mm(*HEAR, "out", "--report", "report.json", *gone)
+    assert (run.returncode, "cannot be reached" in run.stderr) == (5, True)
+    report = valid(json.loads((tmp_path / "report.json").read_text(encoding="utf-8")))
+    assert (report["inputs"], report["done"], report["failed"], report["exit_code"]) == (1, 0, 1, 5)
+
+
+def test_a_report_that_could_not_be_written_is_refused_first(phi4mm_here: HereRun, tmp_path: Path) -> None:
+    (tmp_path / "reports").mkdir()
+    for place in ("reports", "in/00.wav/report.json"):
+        refused = phi4mm_here(*HEAR, "out", "--report", place)
+        assert (refused.code, refused.asked, (tmp_path / "out").exists()) == (2, 0, False)
+        assert refused.stderr.endswith(("Name a file\n", "Name another file\n"))
+
+
 def test_an_empty_status_is_valid() -> None:
     valid(whole_json(Status("out", ())))
 

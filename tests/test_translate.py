@@ -12,7 +12,7 @@ import pytest
 import sacrebleu
 import soundfile
 from conftest import Phi4mm
-from journalled import outputs
+from journalled import HereRun, outputs
 from jsonschema import Draft202012Validator
 from saying import Say, asked, clip, done
 
@@ -252,6 +252,18 @@ def test_text_on_stdin(phi4mm: Phi4mm) -> None:
     assert result["segments"] == [{"id": 0, "text": f"Translate the text to French. {EN[0]}", "source_text": EN[0]}]
     assert (result["task"], result["language"], result["source_language"]) == ("translation", "fr", "en")
     assert [warning["code"] for warning in result["warnings"]] == ["wrong_language"]
+
+
+def test_translations_beside_their_sources_are_not_translated(phi4mm_here: HereRun, tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.txt").write_text(f"{EN[0]}\n", encoding="utf-8")
+    for code in ("fr", "de", "fr"):
+        run = phi4mm_here("translate", "d", "--to", code, "-o", "d")
+        assert run.code == 0, run.stderr
+    assert outputs(tmp_path / "d").keys() == {"a.txt", "a.fr.txt", "a.de.txt"}
+    assert run.last.startswith("1 input: 1 done before")
+    assert phi4mm_here("translate", "d/a.fr.txt", "--to", "es", "-o", "d").code == 0
+    assert (tmp_path / "d" / "a.es.txt").exists()
 
 
 def test_bilingual_text(phi4mm: Phi4mm, tmp_path: Path) -> None:

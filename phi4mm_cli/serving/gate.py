@@ -101,7 +101,6 @@ class _Visit:
             self._admit()
             await self._gate.inner(self._scope, self._receive, self._send)
         except Refusal as refusal:
-            self._gate.inside.discard(cast("asyncio.Task[None]", asyncio.current_task()))  # nothing is worked on
             await refusal.response()(self._scope, self._receive, self._send)
         except Exception as error:  # noqa: BLE001 - the client has been told; here it is told to whoever can mend it
             console.say_bug(error)
@@ -157,6 +156,7 @@ class _Visit:
     async def _drain(self) -> None:
         """Read what is still to come of the body: a client that is cut off while it sends never learns why."""
         self._unwanted = True
+        self._gate.inside.discard(cast("asyncio.Task[None]", asyncio.current_task()))  # nothing is worked on any more
         while not self._body.empty():
             self._body.get_nowait()
         with suppress(TimeoutError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import getincrementaldecoder
 from collections.abc import Callable
 from typing import Any
 
@@ -92,7 +93,11 @@ class Answer:
 
 def _whole_letters(text: str) -> str:
     """JSON may write a letter as two halves: both together are it, and one alone becomes a replacement."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return _units(text).decode("utf-16-le", "replace")
+
+
+def _units(text: str) -> bytes:
+    return text.encode("utf-16-le", "surrogatepass")
 
 
 def _numbers(value: Any) -> list[int]:
@@ -128,10 +133,11 @@ class Shown:
     def __init__(self, show: Callable[[str], None]) -> None:
         self._show = show
         self._shown = self._held = ""
+        self._letters = getincrementaldecoder("utf-16-le")("replace")  # keeps half a letter until its other half comes
 
     def add(self, text: str) -> None:
         """White space at the start is none of the answer's, and any other only when text follows it."""
-        self._held += text
+        self._held += self._letters.decode(_units(text))
         piece = (self._held if self._shown else self._held.lstrip()).rstrip()
         if piece:
             self._show(piece)
