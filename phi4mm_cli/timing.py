@@ -22,6 +22,8 @@ SNAP_SECONDS = 1.0  # how far the end of a sentence is moved to meet a pause
 _IDEOGRAPH = "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"  # and kana
 _WORD = re.compile(rf"[^\s\w]*[{_IDEOGRAPH}][^\s\w「『（【《〈“‘(]*|[^\s{_IDEOGRAPH}]+")
 _TITLE = re.compile(r"(?:^|[\s(\"'“„«])(?:Mr|Mrs|Ms|Dr|Prof|St|Hr|Fr|Sr|Sra|Dra|Mme|Mlle)\.$")  # no end, though a point
+# German and its neighbours write ordinals with a point: am 3. Mai, im 19. Jahrhundert.
+_ORDINAL = re.compile(r"\b(?:am|vom|zum|im|ins|beim|den|dem|der|die|das|des|ab|bis|seit)\s+\d{1,3}\.$", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"')\]»”]*\s+(?=\S)|[。！？][。！？…]*[」』”’）】》〉]*")
 
 
@@ -34,7 +36,8 @@ def sentences(text: str) -> list[str]:
 def _cut(text: str) -> list[str]:
     pieces, start = [], 0
     for match in _SENTENCE_END.finditer(text):
-        if _TITLE.search(text[start : match.start()]):
+        before = text[start : match.start()]
+        if _TITLE.search(before) or _ORDINAL.search(before):
             continue
         pieces.append(text[start : match.end()])
         start = match.end()

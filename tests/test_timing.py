@@ -21,6 +21,8 @@ from phi4mm_cli.timing import sentences, settle, spread, spread_words, words
         ("It cost 3.50 euros. Really.", ["It cost 3.50 euros.", "Really."]),
         ("Ask Dr. Weber. He and (Mrs. Ito) know.", ["Ask Dr. Weber.", "He and (Mrs. Ito) know."]),
         ("He left. Dr. Smith came in.", ["He left.", "Dr. Smith came in."]),
+        ("Wir kommen am 3. Mai. Bis dann.", ["Wir kommen am 3. Mai.", "Bis dann."]),
+        ("She is 12. He is 3. The cat is old.", ["She is 12.", "He is 3.", "The cat is old."]),
         ("今日は晴れ。明日は雨。", ["今日は晴れ。", "明日は雨。"]),
         ("他说：“好。”然后走了。", ["他说：“好。”", "然后走了。"]),
         ("なに！？はい。", ["なに！？", "はい。"]),
