@@ -6,7 +6,7 @@
     requests/HASH.jsonl       the model's answers for an input that is in hand (`answers`)
     requests.jsonl            those for short inputs; requests-3-of-8.jsonl of a shard
     results/HASH.json         the last result of an input as it was before it was written to its outputs (`results`)
-    results.jsonl             short results; results-3-of-8.jsonl of a shard
+    results.jsonl             short results; results-3-of-8.jsonl of a shard, until a run of all inputs takes them in
 
 A line is a JSON object in ASCII, handed to the system in one piece. It outlives the program, killed or not; nothing is
 synced to the disk, so that a power cut may take the last lines: what they told of is done again. A line that is torn,

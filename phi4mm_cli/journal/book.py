@@ -83,7 +83,7 @@ class Journal(NoJournal):
         self._past = states.read(self._outputs)
         over = {file_name(key) for key, state in self._past.of.items() if state.kind == "done"}
         for path in sorted(self._folder.glob("requests*.jsonl")):
-            for _, plain in Pile(path).lines():
+            for *_, plain in Pile(path).lines():
                 if (name := str(plain.get("of"))) not in over:
                     self._earlier.setdefault(name, []).append(plain)
 
@@ -105,6 +105,7 @@ class Journal(NoJournal):
             except OSError as error:
                 raise UsageError(f"cannot write to {self._folder}: {error.strerror}", "Give another -o") from error
             self.read()
+            self._results.alone = self._shard is None
             self._held = opened.pop_all()
         return self
 
@@ -143,10 +144,8 @@ class Journal(NoJournal):
 
     def kept(self, work: Work) -> Document | None:
         """The result that only needs to be written."""
-        if self._force:
-            return None
         key = self._key(work)
-        found = self._results.kept(key, self._task, self._order.timed)
+        found = None if self._force else self._results.kept(key, self._task, self._order.timed)
         if found is None or not self._unchanged(work, found[0]):
             return None
         stamp, document = found

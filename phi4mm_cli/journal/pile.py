@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 
 class Pile:
-    """Lines of JSON that are only added to, each handed to the system in one piece. One run at a time adds."""
+    """Lines of JSON, each added by handing it to the system in one piece. One run at a time adds to them."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path  # there need be nothing
         self._file: FileIO | None = None
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something has been added."""
+        return self._file is not None
 
     def add(self, text: bytes) -> int:
         """Put a line on top, and tell where it begins. Raises OSError."""
         if self._file is None:
-            self._file = self._path.open("ab", buffering=0)
+            self._file = self.path.open("ab", buffering=0)
             if self._file.tell():
                 self._file.write(b"\n")  # ends a line that is torn; an empty one is passed over
         place = self._file.tell()
@@ -27,23 +39,53 @@ class Pile:
             text = text[self._file.write(text) :]
         return place
 
-    def lines(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        """Those that can be read, in order, with where each begins."""
+    def lines(self) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
+        """Those that can be read, in order, with where each begins and how long it is."""
         place = 0
         try:
-            with self._path.open("rb") as file:
+            with self.path.open("rb") as file:
                 for text in file:
                     if (plain := _plain(text)) is not None:
-                        yield place, plain
+                        yield place, len(text), plain
                     place += len(text)
         except FileNotFoundError:
             return
 
     def at(self, place: int) -> Mapping[str, Any] | None:
         """The line that begins there."""
-        with self._path.open("rb") as file:
+        with self.path.open("rb") as file:
             file.seek(place)
             return _plain(file.readline())
+
+    def texts(self, places: Sequence[int]) -> Iterator[bytes]:
+        """The lines that begin there, as they are."""
+        if not places:
+            return
+        with self.path.open("rb") as file:
+            for place in places:
+                file.seek(place)
+                yield file.readline().removesuffix(b"\n") + b"\n"
+
+    def replace(self, texts: Iterable[bytes]) -> None:
+        """Hold these lines instead, even should the power go now. Raises OSError, with its own lines or with these.
+
+        Only while nothing has been added.
+        """
+        temporary = self.path.with_suffix(".part")
+        try:
+            with temporary.open("wb") as file:
+                file.writelines(texts)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def close(self) -> None:
         """Nothing more is added."""
@@ -54,7 +96,7 @@ class Pile:
     def remove(self) -> None:
         """Close it and throw it away."""
         self.close()
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
 
 def _plain(text: bytes) -> Mapping[str, Any] | None:
