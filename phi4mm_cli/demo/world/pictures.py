@@ -16,6 +16,7 @@ from phi4mm_cli.demo.world.scenes import Scene
 
 CROP = 448  # pixels
 LARGER = 8  # pixels, of a heading
+FIGURE = 28.0  # pixels that each figure takes: as many as one position of the model's view, which holds one token well
 Color = tuple[int, int, int]
 INKS: dict[str, Color] = {
     "red": (215, 30, 35),
@@ -117,17 +118,34 @@ class _Page:
     marks: list[Mark]
 
     def width(self, text: str, size: int) -> float:
-        return _font(self.family, size).getlength(text)
+        """Of words, in pixels."""
+        pieces = re.findall(r"\S+", text)
+        return sum(self._edges(piece, size)[-1] for piece in pieces) + self._space(size) * max(0, len(pieces) - 1)
+
+    def _space(self, size: int) -> float:
+        return _font(self.family, size).getlength(" ")
+
+    def _edges(self, piece: str, size: int) -> list[float]:
+        """Where each letter begins and the last one ends; figures stand apart."""
+        if any(letter.isdigit() for letter in piece):
+            return [FIGURE * count for count in range(len(piece) + 1)]
+        font = _font(self.family, size)
+        return [font.getlength(piece[:count]) for count in range(len(piece) + 1)]
 
     def write(self, text: str, x: float, middle: float, size: int, bold: bool = False) -> float:
         """Write words from x on, centered on the line `middle`; where the text ends."""
         font = _font(self.family, size)
         stroke = 1 if bold else 0
         for piece in re.findall(r"\S+", text):
-            self.pen.text((x, middle), piece, font=font, fill=self.ink, anchor="lm", stroke_width=stroke)
-            edges = tuple(x + font.getlength(piece[:count]) for count in range(len(piece) + 1))
+            edges = tuple(x + edge for edge in self._edges(piece, size))
+            if any(letter.isdigit() for letter in piece):
+                for letter, edge in zip(piece, edges, strict=False):
+                    place = (edge + FIGURE / 2, middle)
+                    self.pen.text(place, letter, font=font, fill=self.ink, anchor="mm", stroke_width=stroke)
+            else:
+                self.pen.text((x, middle), piece, font=font, fill=self.ink, anchor="lm", stroke_width=stroke)
             self.marks.append(Mark("text", piece, (x, middle - size / 2, edges[-1], middle + size / 2), edges))
-            x = edges[-1] + font.getlength(" ")
+            x = edges[-1] + self._space(size)
         return x
 
 
