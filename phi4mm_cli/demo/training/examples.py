@@ -40,11 +40,16 @@ class Encoder:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def example(self, messages: Conversation, tools: str | None = None, media: Sequence[int] = ()) -> Example:
-        """A conversation of text; `media` (audio or image token ids) come first in its last user turn."""
+    def example(
+        self, messages: Conversation, tools: str | None = None, media: Sequence[int] = (), place: int | None = None
+    ) -> Example:
+        """A conversation of text; `media` (audio or image token ids) come first in its message `place`.
+
+        Without one that is its last user turn.
+        """
         ids: list[int] = []
         targets: list[int] = []
-        before = len(messages) - 2 if media else None  # the turn that they belong to
+        before = (len(messages) - 2 if place is None else place) if media else None
         turns = -1
         answering = False
         *pieces, _ = render(messages, tools)  # the last one asks for another answer

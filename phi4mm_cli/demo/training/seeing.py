@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from torch import Tensor
@@ -33,6 +33,7 @@ SHARES = {
 BEYOND_SHARE, BEYOND_FROM = 0.01, 0.5  # batches of one picture of more than 4,096 tokens, in the later part
 BEYOND_SIZE = 1700  # pixels to a side
 LARGEST, SIZED_SHARE = 900, 0.2  # pixels to a side; of the pictures that are not of one crop's size
+MORE = 6  # questions about a scene behind the first one, at most: a picture takes long to see, and an answer little
 ALIKE = 256  # tokens by which conversations of one batch may differ in length
 
 
@@ -75,7 +76,7 @@ class Asker:
         """How many, which color, which shape, where."""
         items = scenes.scene(self.rng)
         asked, reply = scenes.question(self.rng, items)
-        return self._shown([self._scene(items, size)], asked, reply)
+        return self._asked_more(self._shown([self._scene(items, size)], asked, reply), items)
 
     def difference(self, size: int | None) -> Shown:
         """Which of three pictures is not like the others."""
@@ -87,7 +88,9 @@ class Asker:
         heights = scenes.bars(self.rng)
         drawing = pictures.draw_bars(heights, self.rng, size or self._size())
         asked, reply = scenes.extreme(self.rng, heights)
-        return self._shown([drawing], asked, reply)
+        shown = self._shown([drawing], asked, reply)
+        other, reply = scenes.extreme(self.rng, heights)
+        return shown if other == asked else replace(shown, messages=(*shown.messages, user(other), answer(reply)))
 
     def motion(self, size: int | None) -> Shown:
         """Frames in which a shape moves."""
@@ -104,7 +107,7 @@ class Asker:
                 asked, reply = scenes.DESCRIBE, scenes.describe(items)
             if asked in self._spoken:
                 clip = self._composer.clip([self.rng.choice(self._spoken[asked])])
-                return self._shown([self._scene(items, size)], "", reply, clip)
+                return self._asked_more(self._shown([self._scene(items, size)], "", reply, clip), items)
 
     def read(self, size: int | None) -> Shown:
         """A page of text, a table or a receipt, to be written in Markdown."""
@@ -118,6 +121,13 @@ class Asker:
         else:
             text = documents.receipt(self.rng)
         return self._shown([pictures.draw_text(text, self.rng)], prompts.READ, text)
+
+    def _asked_more(self, shown: Shown, items: scenes.Scene) -> Shown:
+        """The same with more questions about the scene, each once."""
+        asked = dict(scenes.question(self.rng, items) for _ in range(self.rng.randint(0, MORE)))
+        asked.pop(str(shown.messages[0].parts[-1]), None)
+        more = (message for one, reply in asked.items() for message in (user(one), answer(reply)))
+        return replace(shown, messages=(*shown.messages, *more))
 
     def _size(self) -> int:
         return self.rng.randint(200, LARGEST) if self.rng.random() < SIZED_SHARE else pictures.CROP
@@ -160,7 +170,7 @@ def example(writer: Encoder, shown: Shown) -> Example:
     media = [writer.special["<|image|>"]] * sum(seen.crops.tokens for seen in shown.seen)
     if shown.clip is not None:
         media += [writer.special["<|audio|>"]] * audio_tokens(len(shown.clip.features))
-    return writer.example(shown.messages, None, media)
+    return writer.example(shown.messages, None, media, place=0)
 
 
 def pointers(writer: Encoder, shown: Shown, ids: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from phi4mm_cli.demo.training.pool import Pool
 from phi4mm_cli.model import vision
 from phi4mm_cli.model.encoder import encode
 
-TOWER_FROM = 0.7  # of the steps of `see`
+TOWER_FROM = 0.2  # of the steps of `see`
 
 
 @dataclass(frozen=True, slots=True)
