@@ -63,9 +63,10 @@ def test_half_an_hour_and_three_hours(tmp_path: Path) -> None:
         result, peak = long_meeting.transcribe(path, "--model", "demo")
         peaks.append(peak)
         counts = long_meeting.compare(sentences, result["text"])
-        assert counts.word_errors <= 0.05
-        assert counts.lost <= 0.02 * counts.sentences
-        assert {w["code"] for w in result["warnings"] if not w["healed"]} <= {"empty_with_speech"}, "music"
+        assert counts.word_errors <= 0.03
+        assert counts.lost <= 0.01 * counts.sentences
+        told = {w["code"] for w in result["warnings"] if not w["healed"]}
+        assert told <= {"empty_with_speech", "missing_words", "speech_rate"}  # music, and what the demo left out
         late = np.abs(long_meeting.start_errors(sentences, result))
         assert np.median(late) <= 0.12
         assert np.quantile(late, 0.95) <= 0.4
