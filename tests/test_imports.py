@@ -10,7 +10,7 @@ import phi4mm_cli
 
 ROOT = Path(phi4mm_cli.__file__).parent
 # From the bottom. What stands in none of them is between engines and commands: flows, and the work over many files.
-BELOW = (("errors", "schema"), ("cancel", "closing", "prompt", "timing"), ("media",), ("model",), ("engines",))
+BELOW = (("errors", "schema"), ("cancel", "closing", "paths", "prompt", "timing"), ("media",), ("model",), ("engines",))
 ABOVE = (("commands", "demo", "serving"), ("cli",), ("__main__",))
 LEVELS = {name: level for level, names in enumerate((*BELOW, (), *ABOVE)) for name in names}
 # What flows go through knows nothing of files in and out, of the terminal and of the model that answers.
