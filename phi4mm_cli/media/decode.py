@@ -157,13 +157,14 @@ def mixed(channels: NDArray[np.float32], channel: int | None) -> NDArray[np.floa
     """One channel (counted from 1), or the mean of all, of samples shaped (channels, samples).
 
     A track whose number of channels changes on the way may not have `channel` any more: then it is the mean too.
+    Where channels take each other's sound away in the mean, one being the other's reverse, it is the loudest of them.
     """
     if len(channels) == 1:
         channel = 1
-    channels = np.clip(np.nan_to_num(channels), -1.0, 1.0)  # a channel of NaN must not silence the others
     if channel is not None and channel <= len(channels):
         picked: NDArray[np.float32] = channels[channel - 1]
         return picked
+    channels = np.clip(np.nan_to_num(channels), -1.0, 1.0)  # a channel of NaN must not silence the others
     mean: NDArray[np.float32] = np.mean(channels, axis=0, dtype=np.float32)
     power = np.square(channels).mean(axis=1)
     if mean.size and np.square(mean).mean() < CANCELLED * power.mean() / len(channels):
