@@ -29,8 +29,8 @@ def test_words_of_a_page_are_pointed_at_where_they_stand() -> None:
         pointed = pointers(writer, shown, ids)
         assert len(pointed) >= len([piece for piece in text.split() if piece.strip("#*|-")])
         right = 0
-        for asking, begin, end in pointed.tolist():
-            there = seen.words[begin - first : end - first].tolist()
+        for asking, places in pointed:
+            there = seen.words[torch.tensor(places) - first].tolist()
             written = writer.tokenizer.decode([int(ids[asking + 1])]).strip()
             right += written in [writer.tokenizer.decode([token]).strip() for token in there if token]
         assert right >= 0.8 * len(pointed)  # two short tokens may share a position, which then shows the second

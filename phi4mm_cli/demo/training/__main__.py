@@ -1,9 +1,9 @@
 """`python -m phi4mm_cli.demo.training STAGE WORK`: runs one stage of the training in the folder WORK.
 
 The stages are, in order: pool (speaks what is listened to), base (text), far (long conversations), listen (the audio
-encoder alone), speech (its adapter), look (the vision tower alone), see (its adapter). `export` writes what there is as
-a checkpoint into WORK/checkpoint. A stage goes on where its state in WORK stops, or the one that lies beside this file;
-the base model of the adapters is the one that ships, where WORK has none.
+encoder alone), speech (its adapter), look (the vision tower alone), project (its projection alone), see (its adapter).
+`export` writes what there is as a checkpoint into WORK/checkpoint. A stage goes on where its state in WORK stops, or
+the one that lies beside this file; the base model of the adapters is the one that ships, where WORK has none.
 """
 
 from __future__ import annotations

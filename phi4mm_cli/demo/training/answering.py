@@ -235,35 +235,34 @@ def guide_loss(
     return nn.functional.cross_entropy(logits, wanted, weights), right
 
 
-def pointers(writer: Encoder, heard: Heard, ids: Tensor) -> Tensor:
-    """Where the words are said that the answer gives again, or in another language: as `looks` has it."""
+# A token of an answer: the place of the token before it, and the places that show what is to be written.
+Pointer = tuple[int, list[int]]
+
+
+def pointers(writer: Encoder, heard: Heard, ids: Tensor) -> list[Pointer]:
+    """Where the words are said that the answer gives again, or in another language."""
     if heard.labels is None or max((piece.last for piece in heard.told), default=0) > len(heard.labels.spans):
-        return torch.zeros(0, 3, dtype=torch.long)
+        return []
     reply = str(heard.messages[-1].parts[0])
     audio = int((ids == writer.special["<|audio|>"]).nonzero()[0])
-    places: dict[int, tuple[int, int]] = {}
+    places: dict[int, range] = {}
     at = 0
     for piece in heard.told:
         at = reply.index(piece.text, at)
         said = heard.labels.spans[piece.first : piece.last]
-        places |= dict.fromkeys(range(at, at + len(piece.text)), (audio + said[0][0], audio + said[-1][1]))
+        places |= dict.fromkeys(range(at, at + len(piece.text)), range(audio + said[0][0], audio + said[-1][1]))
         at += len(piece.text)
-    return looks(writer, reply, places, ids)
+    return looks(writer, reply, places, int((ids == writer.special["<|assistant|>"]).nonzero()[-1]))
 
 
-def looks(writer: Encoder, reply: str, places: Mapping[int, tuple[int, int]], ids: Tensor) -> Tensor:
-    """Where to look for each token of the reply: (tokens, 3), for those with letters that are in `places`.
-
-    A row has the place of the token before, the first token of the prompt that shows what is to be written, and the
-    first that does not. `places` has both of the latter for letters of the reply.
-    """
-    begin = int((ids == writer.special["<|assistant|>"]).nonzero()[-1])
+def looks(writer: Encoder, reply: str, places: Mapping[int, Sequence[int]], begin: int) -> list[Pointer]:
+    """Where to look for each token of the reply, behind token `begin`, that has letters of those in `places`."""
     rows = []
     for number, span in enumerate(writer.tokenizer.encode(reply, add_special_tokens=False).offsets):
-        own = [places[letter] for letter in range(*span) if letter in places]
+        own = {place for letter in range(*span) for place in places.get(letter, ())}
         if own:
-            rows.append((begin + number, min(first for first, _ in own), max(last for _, last in own)))
-    return torch.tensor(rows) if rows else torch.zeros(0, 3, dtype=torch.long)
+            rows.append((begin + number, sorted(own)))
+    return rows
 
 
 class Pointing:
@@ -278,9 +277,9 @@ class Pointing:
     def _meet(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         self._output = output
 
-    def loss(self, batch: Batch, wanted: Sequence[Tensor]) -> Tensor:
-        """The negative log-likelihood, in the head's look over all tokens before, of the audio tokens of the word."""
-        if not any(len(rows) for rows in wanted):
+    def loss(self, batch: Batch, wanted: Sequence[Sequence[Pointer]]) -> Tensor:
+        """The negative log-likelihood, in the head's look over all tokens before, of the places wanted in each row."""
+        if not any(wanted):
             return torch.zeros(())
         split = self._output.unflatten(2, (-1, self._attention.head_dim)).transpose(1, 2)  # type: ignore[no-untyped-call]
         count = split.shape[1] - 2 * self._attention.config.num_key_value_heads  # of query heads
@@ -288,11 +287,13 @@ class Pointing:
         queries, keys = _rotate(split[:, POINTING_HEAD, None], split[:, count, None], *angles)
         losses = []
         for row, pointers in enumerate(wanted):
-            if len(pointers):
-                asking, first, last = pointers.T[:, :, None]
+            if pointers:
+                asking = torch.tensor([[token] for token, _ in pointers])
                 places = torch.arange(keys.shape[2])
+                shown = torch.zeros(len(pointers), len(places), dtype=torch.bool)
+                for number, (_, own) in enumerate(pointers):
+                    shown[number, own] = True
                 look = queries[row, 0, asking[:, 0]] @ keys[row, 0].T * self._attention.scaling
                 look = look.masked_fill(places > asking, -torch.inf).log_softmax(-1)
-                inside = look.masked_fill((places < first) | (places >= last), -torch.inf)
-                losses.append(-inside.logsumexp(-1))
+                losses.append(-look.masked_fill(~shown, -torch.inf).logsumexp(-1))
         return torch.cat(losses).mean()

@@ -20,9 +20,12 @@ from phi4mm_cli.model.vision import encode, through_layers
 CELL = 28  # pixels of the scaled picture that one position stands for
 LETTERS = string.digits + string.ascii_letters + string.punctuation
 LETTERS_PER_POSITION = 4
+# What a label holds: shape, tint, four letters from left to right, token id of the word; and where there is a
+# shape, the row and the column in the crop, and which of the picture's shapes it is, from 1.
+SHAPE, TINT, LETTER, WORD, ROW, COLUMN, ITEM, LABELS = 0, 1, 2, 6, 7, 8, 9, 10
 SHAPES = (*scenes.SHAPES, "bar")
 STRIP_ROWS = 4
-STRIPS_SHARE = 0.85  # of the batches
+STRIPS_SHARE = 0.7  # of the batches
 STRIPS_PER_CROP = 6  # which take as long
 SMALLEST = 0.75  # text that is scaled to less than this is not asked for
 
@@ -41,14 +44,14 @@ class Seen:
     """A picture, and what is at each of its positions in the prompt."""
 
     crops: Crops
-    labels: Tensor  # (tokens, 7): shape, tint, four letters from left to right, token id of the word; 0 for nothing
+    labels: Tensor  # (tokens, LABELS); 0 for nothing
     used: tuple[int, int]  # rows and columns of positions of the crops put together, newlines not counted
     written: tuple[Written, ...]  # in the order of reading
 
     @property
     def words(self) -> Tensor:
         """The words alone, (tokens,)."""
-        return self.labels[:, 6]
+        return self.labels[:, WORD]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +60,7 @@ class Strip:
 
     values: Tensor  # (3, 28 * STRIP_ROWS, 448)
     row: int  # of positions, where it begins in its crop
-    labels: Tensor  # (STRIP_ROWS * 16, 7)
+    labels: Tensor  # (STRIP_ROWS * 16, LABELS)
 
 
 class Labeller:
@@ -80,7 +83,7 @@ class Labeller:
         )
         detail = self._grid(drawing.marks, rows, columns, scale, scale)
         whole = self._grid(drawing.marks, 16, 16, scale * CROP / width, scale * CROP / height)
-        labels = torch.cat((_lines(detail), torch.zeros(1, 7, dtype=torch.long), _lines(whole)))
+        labels = torch.cat((_lines(detail), torch.zeros(1, LABELS, dtype=torch.long), _lines(whole)))
         written = tuple(
             Written(mark.text, int((mark.box[1] + mark.box[3]) / 2 * scale / CELL), _columns(mark, scale))
             for mark in drawing.marks
@@ -89,9 +92,9 @@ class Labeller:
         return Seen(crops, labels, (rows, columns), written)
 
     def _grid(self, marks: Sequence[Mark], rows: int, columns: int, across: float, down: float) -> Tensor:
-        """(rows, columns, 7): shape, tint, four letters, word."""
-        grid = torch.zeros(rows, columns, 7, dtype=torch.long)
-        for mark in marks:
+        """(rows, columns, LABELS)."""
+        grid = torch.zeros(rows, columns, LABELS, dtype=torch.long)
+        for number, mark in enumerate(marks):
             left, top, right, bottom = (
                 edge * factor / CELL for edge, factor in zip(mark.box, (across, down, across, down), strict=True)
             )
@@ -102,24 +105,26 @@ class Labeller:
                 continue
             lines = slice(_within(top, rows), max(_within(bottom, rows), _within(top, rows) + 1))
             area = (lines, slice(_within(left, columns), max(_within(right, columns), _within(left, columns) + 1)))
-            kind = 0 if mark.kind == "shape" else 1
-            grid[(*area, kind)] = 1 + (SHAPES.index(mark.text) if kind == 0 else list(pictures.INKS).index(mark.text))
-            # Of the word the upper half gets the tint and the lower half the shape: "red circle".
-            middle = _within((top + bottom) / 2, rows)
-            half = slice(middle, lines.stop) if kind == 0 else slice(lines.start, max(middle, lines.start + 1))
-            grid[half, area[1], 6] = self._names[mark.text]
+            kind = SHAPE if mark.kind == "shape" else TINT
+            grid[(*area, kind)] = 1 + (list(pictures.INKS) if kind else list(SHAPES)).index(mark.text)
+            grid[(*area, ROW)] = 1 + torch.arange(rows)[area[0], None] % POSITIONS
+            grid[(*area, COLUMN)] = 1 + torch.arange(columns)[None, area[1]] % POSITIONS
+            grid[(*area, ITEM)] = 1 + number // 2  # a shape is told by two marks: shape and tint
+            # In the middle of each stand its two words, once and side by side as in writing: "red circle".
+            middle = (int((top + bottom) / 2), int((left + right) / 2 - 0.5) + (kind == SHAPE))
+            grid[(*middle, WORD)] = self._names[mark.text]
         return grid
 
     def _write(self, row: Tensor, mark: Mark, edges: Sequence[float]) -> None:
-        """A word's letters and tokens into its row of positions, (columns, 7)."""
+        """A word's letters and tokens into its row of positions, (columns, LABELS)."""
         for letter, begin, end in zip(mark.text, edges, edges[1:], strict=False):
             first, last = (round(LETTERS_PER_POSITION * edge) for edge in (begin, end))
             for slot in range(first, max(last, first + 1)):
                 if slot < LETTERS_PER_POSITION * len(row):
-                    row[slot // LETTERS_PER_POSITION, 2 + slot % LETTERS_PER_POSITION] = 1 + LETTERS.index(letter)
+                    row[slot // LETTERS_PER_POSITION, LETTER + slot % LETTERS_PER_POSITION] = 1 + LETTERS.index(letter)
         for token, begin_at, end_at in self._pieces(mark.text):
             first, last = (round(edges[at] - 0.5) if at else round(edges[0] - 0.5) for at in (begin_at, end_at))
-            row[max(first, 0) : max(last, first + 1), 6] = token
+            row[max(first, 0) : max(last, first + 1), WORD] = token
 
     def _pieces(self, word: str) -> list[tuple[int, int, int]]:
         """The tokens of a word, each with the first letter of the word that is its own and the first that is not."""
@@ -156,7 +161,8 @@ class Heads(nn.Module):
 
     def __init__(self, width: int, vocabulary: int) -> None:
         super().__init__()
-        self.sizes = [len(SHAPES) + 1, len(pictures.INKS) + 1, *[len(LETTERS) + 1] * LETTERS_PER_POSITION, vocabulary]
+        letters = [len(LETTERS) + 1] * LETTERS_PER_POSITION
+        self.sizes = [len(SHAPES) + 1, len(pictures.INKS) + 1, *letters, vocabulary, POSITIONS + 1, POSITIONS + 1]
         self.norm = nn.LayerNorm(width)
         self.read = nn.Linear(width, sum(self.sizes))
         nn.init.normal_(self.read.weight, std=0.5 * width**-0.5)
@@ -164,13 +170,16 @@ class Heads(nn.Module):
 
     def loss(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]]:
         """The sum of the labels' cross-entropies, and the share of each that is right where there is something."""
-        shapes, tints, *letters, words = torch.split(self.read(self.norm(outputs)), self.sizes, dim=1)
+        shapes, tints, *letters, words, rows, columns = torch.split(self.read(self.norm(outputs)), self.sizes, dim=1)
         pairs = {
-            "shapes": (shapes, labels[:, 0]),
-            "tints": (tints, labels[:, 1]),
-            "letters": (torch.cat(letters), labels[:, 2:6].T.flatten()),
-            "words": (words, labels[:, 6]),
+            "shapes": (shapes, labels[:, SHAPE]),
+            "tints": (tints, labels[:, TINT]),
+            "letters": (torch.cat(letters), labels[:, LETTER:WORD].T.flatten()),
+            "words": (words, labels[:, WORD]),
         }
+        if labels[:, ROW].any():
+            here = labels[:, ROW] > 0
+            pairs["places"] = (torch.cat((rows[here], columns[here])), labels[here, ROW:ITEM].T.flatten())
         total = torch.zeros(())
         figures: dict[str, float] = {}
         for name, (logits, labels) in pairs.items():
@@ -189,11 +198,11 @@ def text(rng: random.Random) -> str:
     roll = rng.random()
     if roll < 0.2:
         return documents.table(rng)
-    if roll < 0.4:
+    if roll < 0.5:
         return documents.receipt(rng)
     if roll < 0.6:
         return documents.line(rng)
-    if roll < 0.75:
+    if roll < 0.7:
         return documents.page(rng)
     lines = []
     for _ in range(rng.randint(1, 14)):
@@ -216,9 +225,9 @@ def batches(encoder: Encoder, seed: int, crops: int) -> Iterator[list[Seen] | li
         batch: list[Seen] = []
         while sum(len(seen.crops.values) for seen in batch) < crops:
             roll = rng.random()
-            if roll < 0.4:
+            if roll < 0.5:
                 drawing = pictures.draw_scene(scenes.scene(rng), rng, rng.choice((448, rng.randint(200, 500))))
-            elif roll < 0.55:
+            elif roll < 0.65:
                 drawing = pictures.draw_bars(scenes.bars(rng), rng, rng.choice((448, rng.randint(300, 500))))
             else:
                 drawing = pictures.draw_text(text(rng), rng)
@@ -247,9 +256,20 @@ def loss(
     module: Phi4MultimodalImageEmbedding, heads: Heads, batch: list[Seen] | list[Strip]
 ) -> tuple[Tensor, dict[str, float]]:
     """The heads' loss on a batch."""
+    return heads.loss(encoded(module, batch), labels(batch))
+
+
+def labels(batch: list[Seen] | list[Strip]) -> Tensor:
+    """Of all positions, (positions of all, LABELS)."""
+    return torch.cat([item.labels for item in batch])
+
+
+def encoded(module: Phi4MultimodalImageEmbedding, batch: list[Seen] | list[Strip]) -> Tensor:
+    """What the tower makes of a batch, (positions of all, tower size)."""
     strips = [item for item in batch if isinstance(item, Strip)]
-    encoded = _encode(module, strips) if strips else torch.cat(encode(module, [item.crops for item in batch]))  # type: ignore[union-attr]
-    return heads.loss(encoded, torch.cat([item.labels for item in batch]))
+    if strips:
+        return _encode(module, strips)
+    return torch.cat(encode(module, [item.crops for item in batch]))  # type: ignore[union-attr]
 
 
 def _encode(module: Phi4MultimodalImageEmbedding, strips: Sequence[Strip]) -> Tensor:

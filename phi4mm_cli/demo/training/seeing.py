@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import accumulate, chain, pairwise
 
+import torch
 from torch import Tensor
 
-from phi4mm_cli.demo.training.answering import looks
+from phi4mm_cli.demo.training.answering import Pointer, looks
 from phi4mm_cli.demo.training.clips import Composer, Labelled
 from phi4mm_cli.demo.training.examples import Batch, Encoder, Example, collate
-from phi4mm_cli.demo.training.looking import Labeller, Seen
+from phi4mm_cli.demo.training.looking import ITEM, Labeller, Seen
 from phi4mm_cli.demo.training.pool import Pool, Utterance
 from phi4mm_cli.demo.world import documents, pictures, prompts, scenes
 from phi4mm_cli.demo.world.conversations import answer, user
@@ -37,6 +39,17 @@ MORE = 6  # questions about a scene behind the first one, at most: a picture tak
 ALIKE = 256  # tokens by which conversations of one batch may differ in length
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A piece of an answer, and which shape of which picture shows it, each counted from 0."""
+
+    reply: int
+    text: str
+    picture: int
+    item: int
+    begin: int = 0  # from which letter of the reply on the piece is to be looked for
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Shown:
     """Pictures, perhaps a spoken question, what is asked in writing, and the answer."""
@@ -44,6 +57,7 @@ class Shown:
     seen: tuple[Seen, ...]
     clip: Labelled | None
     messages: tuple[Message, ...]
+    told: tuple[Told, ...] = ()
 
     @property
     def crops(self) -> int:
@@ -70,33 +84,52 @@ class Asker:
     def describe(self, size: int | None) -> Shown:
         """What is in a picture."""
         items = scenes.scene(self.rng)
-        return self._shown([self._scene(items, size)], scenes.DESCRIBE, scenes.describe(items))
+        reply = scenes.describe(items)
+        return self._shown(
+            [self._scene(items, size)], scenes.DESCRIBE, reply, told=_told(scenes.DESCRIBE, reply, items)
+        )
 
     def question(self, size: int | None) -> Shown:
         """How many, which color, which shape, where."""
         items = scenes.scene(self.rng)
         asked, reply = scenes.question(self.rng, items)
-        return self._asked_more(self._shown([self._scene(items, size)], asked, reply), items)
+        told = _told(asked, reply, items)
+        return self._asked_more(self._shown([self._scene(items, size)], asked, reply, told=told), items)
 
     def difference(self, size: int | None) -> Shown:
         """Which of three pictures is not like the others."""
         drawn, reply = scenes.difference(self.rng)
-        return self._shown([self._scene(items, None) for items in drawn], scenes.DIFFERENCE, reply)
+        odd = int(reply.split()[1].rstrip(":")) - 1
+        other = (odd + 1) % len(drawn)
+        index = next(
+            number for number, (one, two) in enumerate(zip(drawn[odd], drawn[other], strict=True)) if one != two
+        )
+        told = (
+            Told(0, f"{odd + 1}: it has {drawn[odd][index]}", odd, index),
+            Told(0, f"the others have {drawn[other][index]}", other, index),
+        )
+        return self._shown([self._scene(items, None) for items in drawn], scenes.DIFFERENCE, reply, told=told)
 
     def bars(self, size: int | None) -> Shown:
         """The highest or the lowest bar."""
         heights = scenes.bars(self.rng)
         drawing = pictures.draw_bars(heights, self.rng, size or self._size())
-        asked, reply = scenes.extreme(self.rng, heights)
-        shown = self._shown([drawing], asked, reply)
-        other, reply = scenes.extreme(self.rng, heights)
-        return shown if other == asked else replace(shown, messages=(*shown.messages, user(other), answer(reply)))
+        asked = dict(scenes.extreme(self.rng, heights) for _ in range(2))
+        tints = [tint for tint, _ in heights]
+        told = tuple(
+            Told(number, reply.rstrip("."), 0, tints.index(reply.split()[1]))
+            for number, reply in enumerate(asked.values())
+        )
+        messages = (message for one, reply in asked.items() for message in (user(one), answer(reply)))
+        return Shown((self._labeller.see(drawing),), None, tuple(messages), told)
 
     def motion(self, size: int | None) -> Shown:
         """Frames in which a shape moves."""
         frames, reply = scenes.frames(self.rng)
         asked = self.rng.choice((scenes.MOTION, prompts.SUMMARIZE_IMAGES))
-        return self._shown([self._scene(frame, None) for frame in frames], asked, reply)
+        begin, end = reply.rstrip(".").split(" to ")
+        told = (Told(0, begin, 0, 0), Told(0, f"to {end}", 2, 0))
+        return self._shown([self._scene(frame, None) for frame in frames], asked, reply, told=told)
 
     def spoken(self, size: int | None) -> Shown:
         """A question about a picture that is only heard."""
@@ -107,7 +140,8 @@ class Asker:
                 asked, reply = scenes.DESCRIBE, scenes.describe(items)
             if asked in self._spoken:
                 clip = self._composer.clip([self.rng.choice(self._spoken[asked])])
-                return self._asked_more(self._shown([self._scene(items, size)], "", reply, clip), items)
+                shown = self._shown([self._scene(items, size)], "", reply, clip, _told(asked, reply, items))
+                return self._asked_more(shown, items)
 
     def read(self, size: int | None) -> Shown:
         """A page of text, a table or a receipt, to be written in Markdown."""
@@ -127,7 +161,8 @@ class Asker:
         asked = dict(scenes.question(self.rng, items) for _ in range(self.rng.randint(0, MORE)))
         asked.pop(str(shown.messages[0].parts[-1]), None)
         more = (message for one, reply in asked.items() for message in (user(one), answer(reply)))
-        return replace(shown, messages=(*shown.messages, *more))
+        told = [_told(one, reply, items, number + 1) for number, (one, reply) in enumerate(asked.items())]
+        return replace(shown, messages=(*shown.messages, *more), told=(*shown.told, *chain(*told)))
 
     def _size(self) -> int:
         return self.rng.randint(200, LARGEST) if self.rng.random() < SIZED_SHARE else pictures.CROP
@@ -135,33 +170,57 @@ class Asker:
     def _scene(self, items: scenes.Scene, size: int | None) -> Drawing:
         return pictures.draw_scene(items, self.rng, size or self._size())
 
-    def _shown(self, drawings: list[Drawing], asked: str, reply: str, clip: Labelled | None = None) -> Shown:
+    def _shown(
+        self,
+        drawings: list[Drawing],
+        asked: str,
+        reply: str,
+        clip: Labelled | None = None,
+        told: tuple[Told, ...] = (),
+    ) -> Shown:
         seen = tuple(self._labeller.see(drawing) for drawing in drawings)
-        return Shown(seen, clip, (user(asked), answer(reply)))
+        return Shown(seen, clip, (user(asked), answer(reply)), told)
+
+
+def _told(asked: str, reply: str, items: scenes.Scene, number: int = 0) -> tuple[Told, ...]:
+    """Which shapes of a scene its description tells of, or the answer to a question about one of them."""
+    if asked == scenes.DESCRIBE:
+        told: list[Told] = []
+        end = 0
+        for index, item in enumerate(items):
+            text = f"{item} {scenes.SPOTS[item.spot]}"
+            told.append(Told(number, text, 0, index, end))
+            end = reply.lower().index(text, end) + len(text)
+        return tuple(told)
+    words = set(re.findall(r"\w+", f"{asked} {reply}".lower()))
+    meant = [index for index, item in enumerate(items) if {item.tint, item.shape} <= words]
+    if asked.startswith("What is "):
+        meant = [index for index in meant if asked == f"What is {scenes.SPOTS[items[index].spot]}?"]
+    return (Told(number, reply.rstrip("."), 0, meant[0]),) if len(meant) == 1 and not reply[0].isdigit() else ()
 
 
 def batches(
     pool: Pool, writer: Encoder, seed: int, begin: float, pace: float, crops: int, long_share: float, switch: int
 ) -> Iterator[tuple[list[Shown], Batch]]:
-    """Endless batches of about `crops` crops, each of conversations of about the same length."""
+    """Endless batches of at most `crops` crops, but for one picture, and of conversations of about the same length."""
     rng = random.Random(seed)
     asker = Asker(pool, writer, rng)
     alike: dict[int, list[tuple[Shown, Example]]] = defaultdict(list)
     progress = begin
     while True:
-        progress += pace
         if progress > BEYOND_FROM and rng.random() < BEYOND_SHARE:
+            progress += pace
             shown = [asker.draw(BEYOND_SIZE)]
             yield shown, collate([example(writer, shown[0])])
-            continue
-        batch: list[tuple[Shown, Example]] = []
-        while sum(item.crops for item, _ in batch) < crops:
-            item = asker.draw()
-            written = example(writer, item)
-            batch = alike[len(written.ids) // ALIKE]
+        item = asker.draw()
+        written = example(writer, item)
+        batch = alike[len(written.ids) // ALIKE]
+        if not batch or sum(other.crops for other, _ in batch) + item.crops <= crops:
             batch.append((item, written))
-        shown, examples = [item for item, _ in batch], [written for _, written in batch]
-        batch.clear()
+            continue
+        shown, examples = [other for other, _ in batch], [other for _, other in batch]
+        batch[:] = [(item, written)]
+        progress += pace
         yield shown, collate(examples, switch if rng.random() < long_share else None, rng)
 
 
@@ -173,19 +232,56 @@ def example(writer: Encoder, shown: Shown) -> Example:
     return writer.example(shown.messages, None, media, place=0)
 
 
-def pointers(writer: Encoder, shown: Shown, ids: Tensor) -> Tensor:
-    """Where the words of a page stand that the answer gives again: as `looks` has it. Marks of Markdown stand nowhere.
+def pointers(writer: Encoder, shown: Shown, ids: Tensor) -> list[Pointer]:
+    """Where the words of a page stand that the answers give again, and the shapes that they tell of.
 
-    There are none for other tasks than reading.
+    Marks of Markdown stand nowhere, and neither do counts.
     """
-    reply = str(shown.messages[-1].parts[0])
-    columns = shown.seen[0].used[1]
-    first_image = int((ids == writer.special["<|image|>"]).nonzero()[0])
+    first = int((ids == writer.special["<|image|>"]).nonzero()[0])
+    begins = (ids == writer.special["<|assistant|>"]).nonzero()[:, 0].tolist()
+    replies = [str(message.parts[0]) for message in shown.messages if message.role == "assistant"]
+    if shown.seen[0].written:
+        found = looks(writer, replies[0], _read(shown.seen[0], replies[0], first), begins[0])
+        return [(asking, _exact(writer, int(ids[asking + 1]), shown.seen[0], first, own)) for asking, own in found]
+    found = []
+    starts = [first, *accumulate((seen.crops.tokens for seen in shown.seen), initial=first)][1:]
+    for number, (reply, begin) in enumerate(zip(replies, begins, strict=True)):
+        places: dict[int, list[int]] = {}
+        for told in shown.told:
+            if told.reply == number:
+                places |= _shown(writer, reply, told, shown.seen[told.picture], starts[told.picture])
+        found += looks(writer, reply, places, begin)
+    return found
+
+
+def _read(seen: Seen, reply: str, first: int) -> dict[int, range]:
+    """The positions of each letter of a page, the first of whose positions is `first`."""
     places, at = {}, 0
-    for word in shown.seen[0].written:
+    for word in seen.written:
         at = reply.index(word.text, at)
-        line = first_image + word.row * (columns + 1)
+        line = first + word.row * (seen.used[1] + 1)
         for number, (left, right) in enumerate(pairwise(word.edges)):
-            places[at + number] = (line + int(left), line + int(right) + 1)
+            places[at + number] = range(line + int(left), line + int(right) + 1)
         at += len(word.text)
-    return looks(writer, reply, places, ids)
+    return places
+
+
+def _exact(writer: Encoder, token: int, seen: Seen, first: int, places: list[int]) -> list[int]:
+    """Those of the positions that hold the token, as it begins a line or not; all where none does."""
+    written = writer.tokenizer.decode([token]).strip()
+    held = [writer.tokenizer.decode([label]).strip() for label in seen.words[torch.tensor(places) - first].tolist()]
+    return [place for place, label in zip(places, held, strict=True) if label == written] or places
+
+
+def _shown(writer: Encoder, reply: str, told: Told, seen: Seen, first: int) -> dict[int, list[int]]:
+    """The positions that show each letter of what is told of a shape: its own word's, for other words all of them."""
+    own = seen.labels[:, ITEM] == told.item + 1
+    begin = reply.lower().index(told.text.lower(), told.begin)
+    places: dict[int, list[int]] = {}
+    for word in re.finditer(r"\w+", told.text):
+        token = writer.text(f" {word[0].lower()}")[0]
+        places |= dict.fromkeys(
+            range(begin + word.start(), begin + word.end()),
+            (first + (own & (seen.words == token)).nonzero()[:, 0]).tolist() or (first + own.nonzero()[:, 0]).tolist(),
+        )
+    return places
