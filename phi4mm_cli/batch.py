@@ -14,7 +14,7 @@ from phi4mm_cli.captions.presets import PresetName
 from phi4mm_cli.desk import Desk
 from phi4mm_cli.engine_options import EngineOptions
 from phi4mm_cli.engines import Engine
-from phi4mm_cli.errors import ExitCode, InputError, Phi4Error, UsageError
+from phi4mm_cli.errors import ExitCode, InputError, Phi4Error, UsageError, exit_code_of
 from phi4mm_cli.files import Input, Work
 from phi4mm_cli.finding import Asked, Found, Rules, Unfound, once
 from phi4mm_cli.journal import Journal, NoJournal, Order, states
@@ -75,16 +75,17 @@ def run_files(
                 stack.enter_context(desk.journal)
                 if lines is not None:
                     lines.leave_out(())  # but one that is torn
-                stopped = desk.work_as_named(found, output.overwrite, *_opened(engine, log, stack))
+                stopped = desk.work_as_named(found, output.overwrite, *_opened(engine, log, stack, waits=True))
             else:
                 lengths = _checked(desk, [*once(found)], output, together, stack)
                 stopped = desk.work(lengths, *_opened(engine, log, stack)) if lengths else None
-        except (Phi4Error, SystemExit) as error:  # a server that is gone, a full disk, a second signal
+        except BrokenPipeError:
+            raise
+        except (Exception, SystemExit) as error:  # a server that is gone, a full disk, a second signal, a bug
             report.end()
             if batch.report is not None:
-                broke = error.exit_code if isinstance(error, Phi4Error) else ExitCode(int(error.code or 0))
                 with suppress(Phi4Error):
-                    _write_report(report.tally.report(task.command, broke), batch.report, stdout)
+                    _write_report(report.tally.report(task.command, exit_code_of(error)), batch.report, stdout)
             raise
         ended = report.end()
         code = stopped or ended
@@ -113,8 +114,8 @@ def _rehearsed(
     return rehearse(desk, mine, [one for one in found if isinstance(one, Unfound)], engine, output.overwrite)
 
 
-def _opened(engine: EngineOptions, log: LogOptions, stack: ExitStack) -> tuple[Engine, Loading]:
-    loading = Loading(log)
+def _opened(engine: EngineOptions, log: LogOptions, stack: ExitStack, waits: bool = False) -> tuple[Engine, Loading]:
+    loading = Loading(log, waits)
     return stack.enter_context(engine.open(loading)), loading
 
 
@@ -143,7 +144,7 @@ def _journal(task: Task, plan: Plan, engine: EngineOptions, output: OutputOption
         return NoJournal()
     deciding = {name: value for name, value in task.options.items() if name not in task.writing}
     writing = {**task.writing, "formats": plan.formats, "captions": plan.captions}
-    order = Order(task.command, task.tag, deciding, engine.deciding(), writing, task.timed)
+    order = Order(task.command, task.tag, deciding, engine.deciding(), writing)
     return Journal(plan.home, order, media.source, output.force, shard)
 
 

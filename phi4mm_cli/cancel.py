@@ -1,4 +1,4 @@
-"""Lets work on a worker thread be given up: loops that may take long ask between their steps whether to go on."""
+"""Lets work be given up: loops that may take long ask between their steps whether to go on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 _unwanted: ContextVar[Callable[[], bool]] = ContextVar("unwanted", default=lambda: False)
+_whole: ContextVar[bool] = ContextVar("whole", default=False)
 
 
 class Cancelled(Exception):  # noqa: N818 - not an error: nobody waits for the work any more
@@ -21,6 +22,24 @@ def cancelled_when(unwanted: Callable[[], bool]) -> Iterator[None]:
         yield
     finally:
         _unwanted.reset(token)
+
+
+@contextmanager
+def in_one_piece() -> Iterator[None]:
+    """Within the context, in this thread, work ends where it asks whether to go on, and no signal breaks in.
+
+    What is broken off while it is imported cannot be imported again.
+    """
+    token = _whole.set(True)
+    try:
+        yield
+    finally:
+        _whole.reset(token)
+
+
+def is_in_one_piece() -> bool:
+    """Whether what this thread is at must not be broken off."""
+    return _whole.get()
 
 
 def check() -> None:

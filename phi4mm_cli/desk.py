@@ -115,10 +115,13 @@ class Desk:
         """... on what is found, as it is found: all that may be wrong with it is its own failure."""
         claims = files.Claims(self.plan.folder, overwrite) if self.plan.folder is not None else None
         with display({}, self.task.command, loading.quiet, None, self.report.troubles, grows=True) as bar:
-            return self._run(self._as_named(found, claims, bar), engine, loading, bar)
+            return self._run(self._as_named(found, claims, loading, bar), engine, loading, bar)
 
-    def _as_named(self, found: Iterable[Found], claims: files.Claims | None, bar: Display) -> Iterator[_Todo]:
+    def _as_named(
+        self, found: Iterable[Found], claims: files.Claims | None, loading: Loading, bar: Display
+    ) -> Iterator[_Todo]:
         for number, one in enumerate(found):
+            loading.begin()
             name = str(number)  # for a path may come again
             if isinstance(one, Unfound):
                 yield _Todo(name, Work((), one.label, Path(), name), partial(_raise, one.error))
@@ -138,9 +141,9 @@ class Desk:
     def _begin_named(self, name: str, work: Work, claims: files.Claims | None, bar: Display) -> list[Source]:
         if (state := self.settled(work)) is not None:
             raise _DoneBefore(state)
+        self.check_names(work)
         if (document := self.journal.kept(work)) is not None:
             raise _DoneBefore(document)
-        self.check_names(work)
         if claims is not None:
             claims.take(work, self.task.forms.names(work.path, self.plan.formats), self.journal.unfinished(work))
         return self._begin(work, self.task.probe(work.path))
@@ -238,6 +241,7 @@ class Desk:
     def _write(self, work: Work, document: Document) -> Iterator[str]:
         """The names of the files that are written, in the folder."""
         plan, forms = self.plan, self.task.forms
+        self.check_names(work)  # of a kept result, other outputs were written before
         for edition in forms.of(work.path, document, plan.formats, plan.captions, plan.folder is None):
             if plan.folder is not None:
                 target = files.target_of(work, plan.folder, edition.name)

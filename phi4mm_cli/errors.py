@@ -7,6 +7,7 @@ Phi4Error              1  a failure that phi4mm foresaw
 │   ├── TooLongError   4  ... because it is longer than the model's context
 │   └── MemoryExhaustedError 6  ... because it does not fit into memory
 ├── StorageError       1  nothing can be written any more: the disk is full
+├── DeviceLostError    1  the GPU does not answer any more, to anything that this process asks
 ├── MissingError       5  a package, a model or a server is missing
 └── AnswerError        8  the model gave no answer of the form that was asked for
 """
@@ -63,6 +64,10 @@ class StorageError(Phi4Error):
     """The run cannot go on, because nothing can be written any more; what is done is kept."""
 
 
+class DeviceLostError(Phi4Error):
+    """The process cannot use its device any more; another process may."""
+
+
 class MissingError(Phi4Error):
     """Something that the run needs is not there: a package, a model, a server."""
 
@@ -89,3 +94,10 @@ class AnswerError(Phi4Error):
     """The model was asked twice, and gave no tool call or answer of the form that was asked for."""
 
     exit_code = ExitCode.NO_VALID_ANSWER
+
+
+def exit_code_of(error: BaseException) -> ExitCode:
+    """With which a program ends that this error ends."""
+    if isinstance(error, Phi4Error):
+        return error.exit_code
+    return ExitCode(int(error.code or 0)) if isinstance(error, SystemExit) else ExitCode.ERROR

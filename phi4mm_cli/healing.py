@@ -194,7 +194,7 @@ class Listener:
         return answer
 
     def _untold(self, chunk: Chunk, words: Sequence[Word] | None) -> timing.Span | None:
-        if not words or not chunk.speech or chunk.is_unsure or self.question.tellings > 1:
+        if not words or not chunk.speech or chunk.is_unsure:
             return None
         said = [Word(chunk.start + word.start, chunk.start + word.end, word.word) for word in words]
         return trust.untold(said, [(region.start, region.end) for region in chunk.speech], chunk.end)

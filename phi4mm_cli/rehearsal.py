@@ -9,13 +9,15 @@ from typing import TextIO
 
 from phi4mm_cli import console, files
 from phi4mm_cli.desk import Desk
-from phi4mm_cli.engine_options import EngineName, EngineOptions
+from phi4mm_cli.engine_options import DtypeName, EngineName, EngineOptions
 from phi4mm_cli.errors import ExitCode, InputError, UsageError
 from phi4mm_cli.files import STDIN, Claims, Work
 from phi4mm_cli.finding import Unfound
 from phi4mm_cli.journal import Journal
 from phi4mm_cli.outputs import Unit
 from phi4mm_cli.timing import clock
+
+USUAL = {"bfloat16 (a GPU)": 2, "float32 (a CPU)": 4}  # bytes of a number, where nobody has asked for another kind
 
 
 @dataclass(slots=True)
@@ -67,12 +69,12 @@ def _told(desk: Desk, work: Work, claims: Claims | None, overwrite: bool, total:
     forms, folder = desk.task.forms.names(work.path, desk.plan.formats), desk.plan.folder
     if claims is not None:
         claims.write(work, forms)
+    desk.check_names(work)
     if desk.settled(work) is not None or desk.journal.kept(work) is not None:
         total.before += 1
         return "", "done before"
     if folder is not None and not overwrite and not desk.journal.unfinished(work):
         files.check_absent([(work, forms)], folder)
-    desk.check_names(work)
     lengths = [desk.task.probe(file.path) for file in work.inputs if file.path != STDIN]
     known = [length for length in lengths if length is not None]
     total.todo += 1
@@ -111,13 +113,19 @@ def _summed(desk: Desk, total: _Sum, engine: EngineOptions) -> Iterator[str]:
 
 
 def _of_model(engine: EngineOptions) -> str:
-    from phi4mm_cli.model.checkpoint import cached, local_folder, ways_on
+    from phi4mm_cli.model.checkpoint import cached, local_folder, resolve, ways_on
+    from phi4mm_cli.model.folder import in_gb, numbers_in
 
     folder = local_folder(engine.model, engine.revision) or cached(engine.model, engine.revision)
     if folder is None:
         return f"the model {engine.model} is not on this machine yet. {ways_on(engine.model, engine.revision)}"
-    size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
-    return f"the weights of {engine.model} are {size / 1e9:.2f} GB as they are stored; the memory must hold more"
+    model = resolve(engine.model, engine.revision, engine.adapters())
+    numbers = sum(map(numbers_in, folder.rglob("*.safetensors")))
+    kind = model.dtype or engine.dtype
+    kinds = USUAL if kind == DtypeName.AUTO else {kind: 4 if kind == DtypeName.FLOAT32 else 2}
+    takes = " or ".join(f"{in_gb(size * numbers)} of memory in {name}" for name, size in kinds.items())
+    less = f", less with {engine.quantize}" if engine.quantize is not None else ""
+    return f"the model {engine.model} takes {takes}{less}, and what goes through it takes more"
 
 
 def _speed(desk: Desk) -> float | None:

@@ -93,10 +93,14 @@ def _by_page(warnings: Sequence[Warning]) -> Iterator[tuple[Warning, list[int]]]
 
 
 class Loading:
-    """Says how far the loading of the model is: a bar of bytes on a terminal, a line now and then elsewhere."""
+    """Says how far the loading of the model is: a bar of bytes on a terminal, a line now and then elsewhere.
 
-    def __init__(self, log: LogOptions) -> None:
+    Where it `waits`, notes are held back until there is something to do.
+    """
+
+    def __init__(self, log: LogOptions, waits: bool = False) -> None:
         self.quiet = log.quiet
+        self._held: list[str] | None = [] if waits else None
         self._log = log
         self._began: float | None = None
         self._next_line = SILENT_SECONDS
@@ -104,7 +108,16 @@ class Loading:
 
     def note(self, message: str) -> None:
         """Something that is worth a line."""
-        console.say(message, shown=not self._log.quiet)
+        if self._held is not None:
+            self._held.append(message)
+        else:
+            console.say(message, shown=not self._log.quiet)
+
+    def begin(self) -> None:
+        """There is something to do."""
+        held, self._held = self._held or (), None
+        for message in held:
+            self.note(message)
 
     def detail(self, message: str) -> None:
         """Something that is worth a line only where more was asked for."""

@@ -74,7 +74,6 @@ class Task:
     editions: Editions | None = None  # None: one for each format
     writing: Mapping[str, str | bool | None] = field(default_factory=dict)  # options that decide no result, only files
     to_files: bool = False  # also where a single text could go to stdout
-    timed: bool = False  # the results are to know the times of words, which they else need not
 
     @property
     def forms(self) -> Editions:

@@ -54,8 +54,14 @@ def read(path: Path) -> Written:
 
 def _of_cues(found: Subtitles) -> Iterator[Passage]:
     for cue in found.cues:
-        for place in prose.places(_of_cue(cue, found)):
-            yield Passage(place.text, cue.start / 1000, cue.end / 1000)
+        for text in _said(cue, found):
+            yield Passage(text, cue.start / 1000, cue.end / 1000)
+
+
+def _said(cue: Cue, found: Subtitles) -> list[str]:
+    """What stands in the places of a caption; of one without a letter, which has none, all that can be read."""
+    plain = " ".join(subtitles.plain(cue.text, found.kind).split())
+    return [place.text for place in prose.places(_of_cue(cue, found))] or [plain] * bool(plain)
 
 
 def _of_cue(cue: Cue, found: Subtitles) -> Template:
@@ -113,9 +119,10 @@ def subtitled(
     cues = []
     for cue in found.cues:
         template = _of_cue(cue, found)
+        said = [next(rest) for _ in _said(cue, found)]
         if kind != found.kind:  # tags and settings mean nothing there
             template = [part if isinstance(part, Place) or not part.strip(" \n-–—") else "" for part in template]
-        broken = [captions.broken(next(rest), rules, language) for _ in prose.places(template)]
+        broken = [captions.broken(text, rules, language) for text in said[: len(prose.places(template))]]
         spoken = [subtitles.escaped("\n".join(map(subtitles.directed, rows)), kind) for rows in broken]
         own = cue.text if kind == found.kind else subtitles.escaped(subtitles.plain(cue.text, found.kind), kind)
         text = prose.filled(template, spoken) if spoken else own

@@ -2,7 +2,8 @@
 
 The faults, all of them optional: `seconds` that an answer takes; `exhausted`, the share of requests that do not fit
 into memory, drawn anew in each run; `lost_after` so many answers the device is gone, and with it the engine; `count`, a
-file to which the key of each request is added that is answered; `room` for so many requests, `at_once` so many answers.
+file to which the key of each request is added that is answered; `room` for so many requests, `at_once` so many answers;
+`journal`, a file that is told how many seconds of the processor's the journal has taken.
 While there is a file `hold` where it is run, no more answers are given than the number in that file.
 """
 
@@ -11,15 +12,21 @@ from __future__ import annotations
 import json
 import random
 import sys
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from functools import wraps
+from inspect import isfunction
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from phi4mm_cli import __main__, engine_options
 from phi4mm_cli.engines.echo import EchoEngine
-from phi4mm_cli.errors import MemoryExhaustedError, Phi4Error, RequestError
+from phi4mm_cli.engines.failing import foreseen
+from phi4mm_cli.errors import MemoryExhaustedError, RequestError
+from phi4mm_cli.journal import Journal
 from phi4mm_cli.schema import Result
 
 
@@ -54,7 +61,8 @@ class FaultyEngine(EchoEngine):
         time.sleep(self._seconds * len(hand))
         self._answered += len(hand)
         if self._lost_after is not None and self._answered > self._lost_after:
-            raise Phi4Error("CUDA error: the device is lost", "Look at it with nvidia-smi")
+            with foreseen("a single request"):
+                raise RuntimeError("CUDA error: the device is lost\nand so on")
         self._queue = hand
         answers = super().poll(timeout)
         self._queue = others
@@ -75,15 +83,46 @@ class FaultyEngine(EchoEngine):
         return answer
 
 
+@contextmanager
+def journal_timed(path: Path) -> Iterator[None]:
+    """Within the context all that runs ask of a journal is timed; then the sum is written."""
+    spent: list[float] = []
+    inside = threading.local()  # an outer call counts for those that it makes
+
+    def timed(method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def measured(*arguments: Any, **named: Any) -> Any:
+            if getattr(inside, "depth", 0):
+                return method(*arguments, **named)
+            inside.depth, began = 1, time.thread_time()
+            try:
+                return method(*arguments, **named)
+            finally:
+                inside.depth = 0
+                spent.append(time.thread_time() - began)
+
+        return measured
+
+    for name, method in vars(Journal).items():
+        if isfunction(method) and name != "__init__":
+            setattr(Journal, name, timed(method))
+    try:
+        yield
+    finally:
+        path.write_text(str(sum(spent)), encoding="utf-8")
+
+
 def main() -> None:
     faults = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    journal = faults.pop("journal", None)
 
     def open_faulty(*_: Any, **__: Any) -> FaultyEngine:
         return FaultyEngine(**faults)
 
     engine_options.open_engine = open_faulty  # type: ignore[assignment]
     sys.argv = ["phi4mm", *sys.argv[2:]]
-    __main__.main()
+    with journal_timed(Path(journal)) if journal else nullcontext():
+        __main__.main()
 
 
 if __name__ == "__main__":

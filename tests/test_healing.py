@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,11 @@ from scripted import MEETING, WORDS, ScriptedEngine, clip_of, hears, run_alone, 
 
 from phi4mm_cli import hearing, media
 from phi4mm_cli.errors import RequestError
+from phi4mm_cli.flow import Flow
+from phi4mm_cli.flows import transcribe, translate
 from phi4mm_cli.healing import TEMPERATURES
 from phi4mm_cli.hearing import Hearing, Listening, Question
+from phi4mm_cli.outputs import Body, Transcript, Translation
 from phi4mm_cli.schema import Request, Result, Word
 
 ASKED = Question("Transcribe the audio clip into text.")
@@ -21,6 +26,7 @@ HINTED = Question(ASKED.instruction, hints=" Names and terms: Zoltan, Kubernetes
 TIMED = replace(ASKED, word_times=True)
 SHORT = 3.6  # seconds
 LOOP = Result("no " * 40, tuple(range(40)), "length", 1)
+FRENCH = "La réunion commence à neuf heures lundi, et il faut envoyer le budget à Nina avant mardi."
 SPOKEN = " ".join(word["word"] for word in WORDS)
 
 
@@ -129,6 +135,25 @@ def test_words_missing_amid_a_chunk_are_found_in_its_parts() -> None:
     assert text_of(heard) == SPOKEN
     assert {(warning.code, warning.healed) for warning in heard.warnings} == {("missing_words", True)}
     assert heard.coverage.transcribed == pytest.approx(heard.coverage.speech)
+
+
+@pytest.mark.parametrize(
+    ("flow", "behind"),
+    [
+        (partial(transcribe.flow, options=transcribe.Options()), ""),
+        (partial(translate.flow, options=translate.Options("fr", len, transcript=True)), f"<sep>{FRENCH}"),
+    ],
+)
+def test_words_are_missed_whatever_is_written_of_the_answers(flow: Callable[..., Flow[Body]], behind: str) -> None:
+    start, end = WORDS[20]["start"], WORDS[26]["start"]
+
+    def skips(request: Request) -> Result:
+        heard = without(start, end, request)
+        return replace(heard, text=heard.text + behind)
+
+    body = run_alone(lambda: flow(media.source(MEETING)), ScriptedEngine(skips))
+    assert isinstance(body, (Transcript, Translation))
+    assert ("missing_words", False) in {(warning.code, warning.healed) for warning in body.warnings}
 
 
 def test_words_that_stay_missing_are_told_with_their_place() -> None:

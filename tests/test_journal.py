@@ -104,9 +104,9 @@ def test_other_options_for_the_writing_need_no_model(phi4mm_here: HereRun, tmp_p
     assert json.loads(outputs(tmp_path / "out")["a.json"])["segments"][0]["words"]
 
 
-def test_times_are_asked_for_once_somebody_sees_them(phi4mm_here: HereRun) -> None:
+def test_captions_of_what_was_written_as_text_need_no_model(phi4mm_here: HereRun) -> None:
     assert phi4mm_here(*HEAR, "--txt").asked == 3
-    assert phi4mm_here(*HEAR, "--srt").asked == 3
+    assert phi4mm_here(*HEAR, "--srt").asked == 0
     assert phi4mm_here(*HEAR, "--txt").asked == 0
 
 
@@ -267,9 +267,11 @@ def test_any_name_is_found_again(phi4mm_here: HereRun, tmp_path: Path) -> None:
 def test_names_that_are_too_long_are_told_before_the_model_is_asked(phi4mm_here: HereRun, tmp_path: Path) -> None:
     save(tmp_path / "in" / ("x" * 251 + ".wav"), 1)
     assert phi4mm_here(*HEAR).last == "4 inputs: 4 done"  # .txt is no longer
-    longer = phi4mm_here(*HEAR, "--json", "--srt", "--force")
-    assert (longer.code, longer.last, longer.asked) == (3, "4 inputs: 3 done, 1 failed", 3)
-    assert "the name of its output .json would have 256 bytes, and 255 are the most there" in longer.stderr
+    for force, asked in (("--no-force", 0), ("--force", 3)):
+        longer = phi4mm_here(*HEAR, "--json", "--srt", force)
+        assert (longer.code, longer.asked) == (3, asked)
+        assert longer.last == "4 inputs: 3 done, 1 failed"
+        assert "the name of its output .json would have 256 bytes, and 255 are the most there" in longer.stderr
     assert "1 not possible" in phi4mm_here(*HEAR, "--json", "--dry-run").stderr
 
 
@@ -286,10 +288,10 @@ def test_a_result_comes_back_as_it_was(phi4mm_here: HereRun, tmp_path: Path) -> 
     past = states.read(tmp_path / "out").of
     key = next(key for key in past if file_name(key) == json.loads(first)["of"])
     kept = Results(pile.with_name("results"))
-    found = kept.kept(key, past[key].task, True)
+    found = kept.kept(key, past[key].task)
     assert found is not None
     assert found[1].body.segments[0].words  # type: ignore[union-attr]
-    kept.keep(key, past[key].task, found[0], True, found[1])
+    kept.keep(key, past[key].task, found[0], found[1])
     kept.close()
     assert pile.read_bytes().splitlines()[-1] == first
 

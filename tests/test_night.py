@@ -74,6 +74,16 @@ def test_what_is_wrong_with_one_line_is_its_own_failure(phi4mm: Phi4mm) -> None:
     assert Path("a/talk.txt").exists() and Path("new.txt").exists()
 
 
+def test_a_list_of_no_use_is_all_that_is_told_of(phi4mm: Phi4mm) -> None:
+    run = phi4mm("transcribe", "--files-from", "-", "--jsonl", "-m", "demo", input="a.wav\0b.wav\0")
+    assert (run.returncode, run.stdout, run.stderr.count("\n")) == (2, "", 1)
+    assert "the list has NUL bytes in it" in run.stderr
+    empty = phi4mm("transcribe", "--files-from", "-", "--jsonl", "-m", "demo", input="")
+    assert (empty.returncode, empty.stderr) == (0, "")
+    first, *_ = phi4mm("transcribe", "--files-from", "-", "-m", "demo", input="none.wav\n").stderr.splitlines()
+    assert "demo" in first
+
+
 def test_what_is_done_before_is_not_done_again(phi4mm: Phi4mm) -> None:
     record("a.wav", "b.wav")
     arguments = ("transcribe", "--files-from", "-", "-o", "out", *ECHO)

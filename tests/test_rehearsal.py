@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ import soundfile
 from conftest import Phi4mm
 from documents import noise, write_scans
 from recordings import tone
+from safetensors import safe_open
+
+from phi4mm_cli.model.checkpoint import resolve
 
 ECHO = ("--engine", "echo", "--no-vad")
 
@@ -59,7 +63,11 @@ def test_pages_and_models(phi4mm: Phi4mm) -> None:
     run = phi4mm("ocr", "scan.pdf", "-n", "--model", "demo")
     assert told(run.stdout) == [["scan.pdf", "3 pages", "to stdout"]]
     assert run.stderr.splitlines()[0] == "phi4mm: 1 to do; 3 pages in all"
-    assert "the weights of demo are 0.0" in run.stderr
+    count = 0
+    for path in resolve("demo").path.rglob("*.safetensors"):
+        with safe_open(path, "numpy") as weights:
+            count += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    assert f"the model demo takes {4 * count / 1e6:.1f} MB of memory in float32, and" in run.stderr
     missing = phi4mm("ocr", "scan.pdf", "-n")
     assert (missing.returncode, "is not on this machine yet" in missing.stderr) == (0, True)
 

@@ -213,6 +213,23 @@ def test_a_run_that_breaks_off_reports_too(phi4mm: Phi4mm, tmp_path: Path) -> No
     assert (report["inputs"], report["done"], report["failed"], report["exit_code"]) == (1, 0, 1, 5)
 
 
+def test_a_run_that_a_bug_ends_reports_too_and_says_so_in_its_journal(phi4mm_here: HereRun, tmp_path: Path) -> None:
+    asked: list[Request] = []
+
+    def breaks(request: Request) -> Result:
+        asked.append(request)
+        assert len(asked) < 3, "nobody has thought of it"
+        return said("a")
+
+    with pytest.raises(AssertionError, match="nobody has thought of it"):
+        phi4mm_here(*HEAR, "out", "--report", "report.json", engine=breaks)
+    report = valid(json.loads((tmp_path / "report.json").read_text(encoding="utf-8")))
+    assert (report["exit_code"], report["done"] + report["failed"] < 12) == (1, True)
+    assert lines(tmp_path / "out")[-1]["event"] == "end"
+    assert lines(tmp_path / "out")[-1]["code"] == 1
+    assert phi4mm_here(*HEAR, "out").code == 0
+
+
 def test_a_report_that_could_not_be_written_is_refused_first(phi4mm_here: HereRun, tmp_path: Path) -> None:
     (tmp_path / "reports").mkdir()
     for place in ("reports", "in/00.wav/report.json"):
@@ -249,3 +266,14 @@ def test_a_journal_that_cannot_grow_ends_the_run_and_loses_nothing(phi4mm: Phi4m
     assert int(again.stderr.split(" done before")[0].split()[-1]) in (done, done - 1)  # the last line may be torn
     phi4mm(*read, "whole")
     assert outputs(tmp_path / "out") == outputs(tmp_path / "whole")
+
+
+def test_a_full_disk_for_temporary_files_ends_the_run_and_loses_nothing(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # far less than what tells languages takes
+
+    run = phi4mm(*HEAR, "out", "--engine", "echo", preexec_fn=limited)
+    assert (run.returncode, "Traceback" in run.stderr) == (1, False)
+    assert run.stderr.splitlines()[-1].endswith("File too large. Free some space, or set TMPDIR to another folder")
+    assert phi4mm(*HEAR, "out", "--engine", "echo").returncode == 0
+    assert outputs(tmp_path / "out").keys() == {f"{number:02}.txt" for number in range(12)}

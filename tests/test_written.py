@@ -66,27 +66,28 @@ def test_srt(tmp_path: Path) -> None:
         Passage("Hello there.", 1.0, 2.5),
         Passage("Who is it?", 3.0, 5.0),
         Passage("It is me.", 3.0, 5.0),
+        Passage("♪", 6.0, 7.0),
         Passage("Say <|end|>.", 8.0, 12.0),
     )
     long = "Bonjour à tous ceux qui sont venus jusqu'ici ce matin."
     wanted = SRT.replace("Hello\nthere.", "Bonjour à tous ceux qui sont\nvenus jusqu'ici ce matin.")
     wanted = wanted.replace("Who is it?", "Qui est-ce ?").replace("It is <b>me</b>", "C'est moi")
     wanted = wanted.replace("Say <|end|>", "Dis <|end|>") + "\n"
-    assert rewritten(path, "srt", [long, "Qui est-ce ?", "C'est moi.", "Dis <|end|>."]) == wanted
+    assert rewritten(path, "srt", [long, "Qui est-ce ?", "C'est moi.", "♪", "Dis <|end|>."]) == wanted
 
 
 def test_vtt_keeps_what_only_vtt_has(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.vtt", VTT)
-    assert [passage.text for passage in read(path).passages] == ["Fish & chips."]
+    assert [passage.text for passage in read(path).passages] == ["Fish & chips.", "12:30"]
     wanted = VTT.replace("00:0", "00:00:0").replace("Fish &amp; chips", "Poisson &amp; frites") + "\n"
-    assert rewritten(path, "vtt", ["Poisson & frites."]) == wanted
+    assert rewritten(path, "vtt", ["Poisson & frites.", "12:30"]) == wanted
 
 
 def test_from_one_kind_to_the_other(tmp_path: Path) -> None:
-    text = rewritten(saved(tmp_path / "a.vtt", VTT), "srt", ["Poisson <& frites>."])
+    text = rewritten(saved(tmp_path / "a.vtt", VTT), "srt", ["Poisson <& frites>.", "12:30"])
     assert text.startswith("1\n00:00:01,000 --> 00:00:02,500\nPoisson <& frites>.\n\n2\n00:00:03,000")
     assert [event.end for event in pysubs2.SSAFile.from_string(text)] == [2500, 4000]
-    text = rewritten(saved(tmp_path / "a.srt", SRT), "vtt", ["Bonjour.", "Qui ?", "Moi.", "Dis <b>."])
+    text = rewritten(saved(tmp_path / "a.srt", SRT), "vtt", ["Bonjour.", "Qui ?", "Moi.", "♪", "Dis <b>."])
     assert "00:00:03.000 --> 00:00:05.000\n- Qui ?\n- Moi.\n" in text
     assert "Dis &lt;b&gt;." in text
     assert "an8" not in text
@@ -114,7 +115,7 @@ I saw <i>Titanic</i>
 def test_captions_without_letters_stay_and_no_tag_is_torn(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.srt", TAGGED)
     said = [passage.text.upper() for passage in read(path).passages]
-    assert said == ["HELLO", "HI", "TITANIC SANK", "I SAW TITANIC"]
+    assert said == ["1984", "HELLO", "HI", "TITANIC SANK", "I SAW TITANIC"]
     in_vtt, in_srt = rewritten(path, "vtt", said), rewritten(path, "srt", said)
     assert "\n1984\n" in in_vtt and "\n-HELLO\n-HI\n" in in_vtt
     assert "\n1984\n" in in_srt and "\n-HELLO\n-HI\n" in in_srt
@@ -122,13 +123,13 @@ def test_captions_without_letters_stay_and_no_tag_is_torn(tmp_path: Path) -> Non
 
 
 def test_translations_are_broken_by_the_rules_that_are_asked_for(tmp_path: Path) -> None:
-    path, said = saved(tmp_path / "a.srt", TAGGED), ["word " * 15, "Hi.", "Sank.", "Saw."]
+    path, said = saved(tmp_path / "a.srt", TAGGED), ["1984", "word " * 15, "Hi.", "Sank.", "Saw."]
     found = subtitled(path, "srt", said, beside=False, rules=PRESETS[PresetName.PLAIN])
     assert found.cues[1].text.split("\n")[0].count("word") == 15
 
 
 def test_both_languages_in_a_caption(tmp_path: Path) -> None:
-    text = rewritten(saved(tmp_path / "a.vtt", VTT), "vtt", ["Poisson & frites."], both=True)
+    text = rewritten(saved(tmp_path / "a.vtt", VTT), "vtt", ["Poisson & frites.", "12:30"], both=True)
     assert "<v Anna>Fish &amp; chips.\n<v Anna>Poisson &amp; frites.\n" in text
     assert text.count("12:30") == 1
 

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from phi4mm_cli import __version__
 from phi4mm_cli.engines import Engine
-from phi4mm_cli.errors import InputError, Phi4Error, StorageError, UsageError
+from phi4mm_cli.errors import InputError, Phi4Error, StorageError, UsageError, exit_code_of
 from phi4mm_cli.files import Work
 from phi4mm_cli.journal import lock, states
 from phi4mm_cli.journal.answers import Answers, Replaying, ShortAnswers
@@ -102,9 +102,9 @@ class Journal(NoJournal):
                 if self._file.tell():
                     self._file.seek(-1, os.SEEK_END)
                     self._torn = self._file.read() != b"\n"
+                self.read()
             except OSError as error:
                 raise UsageError(f"cannot write to {self._folder}: {error.strerror}", "Give another -o") from error
-            self.read()
             self._results.alone = self._shard is None
             self._held = opened.pop_all()
         return self
@@ -112,12 +112,11 @@ class Journal(NoJournal):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        code = error.exit_code if isinstance(error, Phi4Error) else getattr(error, "code", None)  # of SystemExit
-        if isinstance(code, int):
+        if error is not None:
             with suppress(StorageError):
-                self.ended(code)
+                self.ended(exit_code_of(error))
         self._results.close()
-        if code is None and not (self._in_hand or self._earlier or self._has_failures):
+        if error is None and not (self._in_hand or self._earlier or self._has_failures):
             self._short.remove()
         self._short.close()
         self._held.close()
@@ -128,9 +127,7 @@ class Journal(NoJournal):
         """The state of what is done, where doing it again would change nothing: outputs are there, and its own."""
         key = self._key(work)
         state = self._state(key)
-        if state is None or state.kind != "done" or state.rest["form"] != self._form:
-            return None
-        if state.rest["timed"] < self._order.timed or state.stamp is None:
+        if state is None or state.kind != "done" or state.rest["form"] != self._form or state.stamp is None:
             return None
         for output in state.rest["outputs"]:
             if self._past.owners[output][1] != key or not (self._outputs / output).exists():
@@ -145,7 +142,7 @@ class Journal(NoJournal):
     def kept(self, work: Work) -> Document | None:
         """The result that only needs to be written."""
         key = self._key(work)
-        found = None if self._force else self._results.kept(key, self._task, self._order.timed)
+        found = None if self._force else self._results.kept(key, self._task)
         if found is None or not self._unchanged(work, found[0]):
             return None
         stamp, document = found
@@ -212,7 +209,7 @@ class Journal(NoJournal):
         """The work has its result."""
         begun = self._in_hand[id(work)]
         with self._needing_room():
-            self._results.keep(self._key(work), self._task, begun.stamp, self._order.timed, document)
+            self._results.keep(self._key(work), self._task, begun.stamp, document)
             if begun.answers is not None:
                 begun.answers.remove()
 
@@ -228,7 +225,7 @@ class Journal(NoJournal):
             "warnings": Counter(warning.code for warning in document.body.warnings if warning.counts),
             "model": to_json(document.model),
         }
-        self._note_of(work, "done", form=self._form, timed=self._order.timed, outputs=list(outputs), **figures)
+        self._note_of(work, "done", form=self._form, outputs=list(outputs), **figures)
         self._put_down(work)
         return len(begun.known)
 

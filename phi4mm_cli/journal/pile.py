@@ -17,6 +17,7 @@ class Pile:
     def __init__(self, path: Path) -> None:
         self.path = path  # there need be nothing
         self._file: FileIO | None = None
+        self._end = 0  # of it, while it is open: nobody else adds to it, and asking lets other threads in
 
     @property
     def size(self) -> int:
@@ -32,11 +33,13 @@ class Pile:
         """Put a line on top, and tell where it begins. Raises OSError."""
         if self._file is None:
             self._file = self.path.open("ab", buffering=0)
-            if self._file.tell():
-                self._file.write(b"\n")  # ends a line that is torn; an empty one is passed over
-        place = self._file.tell()
+            self._end = self._file.tell()
+            if self._end:
+                self._end += self._file.write(b"\n")  # ends a line that is torn; an empty one is passed over
+        place = self._end
         while text:
-            text = text[self._file.write(text) :]
+            count = self._file.write(text)
+            text, self._end = text[count:], self._end + count
         return place
 
     def lines(self) -> Iterator[tuple[int, int, Mapping[str, Any]]]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -39,7 +39,6 @@ class Order:
     deciding: Mapping[str, Any]  # the options that decide a result; JSON values
     engine: Mapping[str, Any]  # ... and what was asked for of the model
     writing: Mapping[str, Any]  # those that only shape its writing
-    timed: bool = False  # results are to know the times of words; one that does serves those who need none
 
     @property
     def family(self) -> str:
@@ -62,13 +61,23 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
+@lru_cache(4096)
 def file_name(key: Key) -> str:
     """What the files are called that are kept for an input: names of inputs may be too long, or no UTF-8."""
-    return hashlib.sha256(line(key)).hexdigest()[:32]
+    return hashlib.sha256(_escaped(key)).hexdigest()[:32]
 
 
 def line(value: Any) -> bytes:
-    """JSON values and records as a line of JSON, all as they are: it is ASCII, so that names need be no UTF-8."""
+    """JSON values and records as a line of JSON, all as they are. With names that are no UTF-8 it is ASCII."""
+    from pydantic_core import PydanticSerializationError, to_json
+
+    try:
+        return to_json(value, inf_nan_mode="constants") + b"\n"  # it takes a third of the time of the other
+    except PydanticSerializationError:
+        return _escaped(value)
+
+
+def _escaped(value: Any) -> bytes:
     return _ENCODER.encode(value).encode() + b"\n"
 
 

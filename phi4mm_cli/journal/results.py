@@ -24,9 +24,7 @@ from phi4mm_cli.outputs import Document
 SHORT = 4096  # bytes
 SLACK = 2**20  # bytes that do not count and are left where they are
 
-_Places = dict[
-    str, dict[tuple[str, str], tuple[Pile, int, int]]
-]  # pile, begin, size; by input, and by task and `timed`
+_Places = dict[str, dict[str, tuple[Pile, int, int]]]  # pile, begin, size; by input, and by task
 
 
 @dataclass(slots=True)
@@ -38,18 +36,21 @@ class Results:
     alone: bool = False  # no other run is at work in the folder
     _own: Pile = field(init=False)
     _short: _Places | None = None  # where they are, by the name that `file_name` gives inputs; the latest are the last
+    _long: set[str] | None = None
     _reading: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self._own = Pile(self.folder.with_name(f"results{self.suffix}.jsonl"))
 
-    def keep(self, key: Key, task: str, stamp: Stamp, timed: bool, document: Document) -> None:
+    def keep(self, key: Key, task: str, stamp: Stamp, document: Document) -> None:
         """Put the result of an input where `kept` finds it. Raises OSError."""
         name, text = file_name(key), line(document)
-        head = {"task": task, "stamp": stamp, "timed": timed}
+        head = {"task": task, "stamp": stamp}
         path = self._path(key)
         if len(text) <= SHORT:
-            path.unlink(missing_ok=True)
+            if path.name in self._files():
+                path.unlink(missing_ok=True)
+                self._files().remove(path.name)
             text = line({"of": name, **head})[:-2] + b',"document":' + text[:-1] + b"}\n"
             place = self._own.add(text)
             if self._short is not None:
@@ -59,6 +60,7 @@ class Results:
         try:
             temporary.write_bytes(line(head) + text)
             temporary.replace(path)
+            self._files().add(path.name)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -66,11 +68,11 @@ class Results:
         if self._short is not None:
             self._short.pop(name, None)
 
-    def kept(self, key: Key, task: str, timed: bool) -> tuple[Stamp, Document] | None:
+    def kept(self, key: Key, task: str) -> tuple[Stamp, Document] | None:
         """The result of an input, and what the input was like then; None where there is none for `task`."""
         try:
             for found in self._of(key):
-                if found["task"] == task and found["timed"] >= timed:
+                if found["task"] == task:
                     return Stamp(**found["stamp"]), restored(Document, found["document"])
         except (OSError, ValueError, KeyError, TypeError):
             pass  # none, or damaged: it is made again
@@ -89,14 +91,17 @@ class Results:
         for pile, place, _ in reversed([*self._short.get(name, {}).values()]):
             if (found := pile.at(place)) is not None and found.get("of") == name:  # another run may have rewritten it
                 yield found
-        with self._path(key).open("rb") as file:
+        path = self._path(key)
+        if path.name not in self._files():
+            return
+        with path.open("rb") as file:
             head = json.loads(file.readline())
             yield {**head, "document": json.loads(file.readline())}
 
     def _places(self) -> _Places:
         others = [Pile(path) for path in sorted(self.folder.parent.glob("results*.jsonl")) if path != self._own.path]
         found = _read([*others, self._own])
-        counting = sum(size for kinds in found.values() for pile, _, size in kinds.values() if pile is self._own)
+        counting = sum(size for tasks in found.values() for pile, _, size in tasks.values() if pile is self._own)
         if self.alone and not self._own.is_open and (others or self._own.size > 2 * counting + SLACK):
             with suppress(OSError):
                 self._gather(others, found)
@@ -113,8 +118,14 @@ class Results:
         for name in {str(plain.get("of")) for pile in others for *_, plain in pile.lines()}:
             yield line({"of": name})  # behind which they count no more, should one of these piles stay
         for pile in (*others, self._own):
-            places = [place for kinds in found.values() for of, place, _ in kinds.values() if of is pile]
+            places = [place for tasks in found.values() for of, place, _ in tasks.values() if of is pile]
             yield from pile.texts(sorted(places))
+
+    def _files(self) -> set[str]:
+        """The files there are: those that were there when it was first asked, and the run's own."""
+        if self._long is None:
+            self._long = {path.name for path in self.folder.glob("*.json")}
+        return self._long
 
     def _path(self, key: Key) -> Path:
         return self.folder / f"{file_name(key)}.json"
@@ -132,7 +143,7 @@ def _read(piles: Iterable[Pile]) -> _Places:
 
 
 def _put(places: _Places, name: str, head: Mapping[str, Any], place: tuple[Pile, int, int]) -> None:
-    kind = (str(head.get("task")), str(head.get("timed")))
-    kinds = places.setdefault(name, {})
-    kinds.pop(kind, None)
-    kinds[kind] = place
+    task = str(head.get("task"))
+    tasks = places.setdefault(name, {})
+    tasks.pop(task, None)
+    tasks[task] = place

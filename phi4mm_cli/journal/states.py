@@ -54,7 +54,7 @@ class States:
             self.of[key] = State(event["event"], at, event["task"], stamp, int(event["attempt"]), rest)
 
 
-_OF_DONE = {"form", "timed", "outputs", "kept", "seconds", "coverage", "calls", "replayed", "warnings"}
+_OF_DONE = {"form", "outputs", "kept", "seconds", "coverage", "calls", "replayed", "warnings"}
 _OWN = {"event", "at", "family", "name", "task", "stamp", "attempt"}
 
 
