@@ -61,22 +61,29 @@ class QuantizeName(StrEnum):
     INT4 = "int4"
 
 
+def _of(engines: str, *names: str, help: str, **settings: Any) -> Any:
+    """An option that only these engines have, which its help says."""
+    return option(*names, help=f"{help} (--engine {engines})", **settings)
+
+
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
     """Which servers --engine openai asks, and how. Raises UsageError where a value is out of its range."""
 
     url: Annotated[
         list[str] | None,
-        option(
+        _of(
+            "openai",
             "--url",
             panel="Server",
             metavar="URL",
-            help="Of a server for --engine openai: http://localhost:8000/v1; several share the work.",
+            help="Of a server: http://localhost:8000/v1; several share the work.",
         ),
     ] = None
     served: Annotated[
         list[str] | None,
-        option(
+        _of(
+            "openai",
             "--served",
             panel="Server",
             metavar="SKILL=NAME",
@@ -84,8 +91,10 @@ class ServerOptions:
             show_default="its list tells",
         ),
     ] = None
-    concurrency: Annotated[int, option("--concurrency", panel="Server", help="Requests that are in flight.")] = 16
-    timeout: Annotated[float, option("--timeout", panel="Server", help="Most seconds for one answer.")] = 600.0
+    concurrency: Annotated[int, _of("openai", "--concurrency", panel="Server", help="Requests that are in flight.")] = (
+        16
+    )
+    timeout: Annotated[float, _of("openai", "--timeout", panel="Server", help="Most seconds for one answer.")] = 600.0
 
     def __post_init__(self) -> None:
         require_ranges(self, {"concurrency": (1, MOST_CONCURRENCY), "timeout": SECONDS})
@@ -97,15 +106,23 @@ class ClusterOptions:
 
     address: Annotated[
         str,
-        option("--address", panel="Cluster", help="Of the Ray cluster: [b]auto[/b], ray://HOST:PORT or HOST:PORT."),
+        _of("ray", "--address", panel="Cluster", help="Of the Ray cluster: [b]auto[/b], ray://HOST:PORT or HOST:PORT."),
     ] = "auto"
     workers: Annotated[
         int | None,
-        option("--workers", panel="Cluster", help="Engines on the cluster.", show_default="one for each GPU, or node"),
+        _of(
+            "ray",
+            "--workers",
+            panel="Cluster",
+            help="Engines on the cluster.",
+            show_default="one for each GPU, or node",
+        ),
     ] = None
     ship_media: Annotated[
         bool,
-        option("--ship-media", panel="Cluster", help="Send files to the cluster, whose nodes do not see this disk."),
+        _of(
+            "ray", "--ship-media", panel="Cluster", help="Send files to the cluster, whose nodes do not see this disk."
+        ),
     ] = False
 
     def __post_init__(self) -> None:
@@ -118,14 +135,20 @@ class EngineOptions:
 
     model: Annotated[
         str,
-        option("--model", "-m", panel="Model", help="A Hub id, a folder, or [b]demo[/b], the toy that comes along."),
+        option(
+            "--model",
+            "-m",
+            panel="Model",
+            help="A Hub id, a folder, [b]demo[/b] (a toy that comes along), or a name on the server.",
+        ),
     ] = DEFAULT_MODEL
-    revision: Annotated[str | None, option("--revision", panel="Model", help="Branch, tag or commit on the Hub.")] = (
-        None
-    )
+    revision: Annotated[
+        str | None, _of("local, ray", "--revision", panel="Model", help="Branch, tag or commit on the Hub.")
+    ] = None
     adapter: Annotated[
         list[str] | None,
-        option(
+        _of(
+            "local, ray",
             "--adapter",
             panel="Model",
             metavar="NAME=PATH",
@@ -142,24 +165,33 @@ class EngineOptions:
     ] = EngineName.LOCAL
     device: Annotated[
         str,
-        option(
-            "--device", panel="Model", help="auto, cpu, mps, cuda:1; cuda:0,cuda:1 shares the work; [b]all[/b] GPUs."
+        _of(
+            "local; ray: auto, cpu",
+            "--device",
+            panel="Model",
+            help="auto, cpu, mps, cuda:1; cuda:0,cuda:1 shares the work; [b]all[/b] GPUs.",
         ),
     ] = "auto"
     device_map: Annotated[
         DeviceMapName | None,
-        option("--device-map", panel="Model", help="[b]auto[/b] splits one model over devices and the CPU."),
+        _of("local", "--device-map", panel="Model", help="[b]auto[/b] splits one model over devices and the CPU."),
     ] = None
-    dtype: Annotated[DtypeName, option("--dtype", panel="Model", help="Number format of the weights.")] = DtypeName.AUTO
+    dtype: Annotated[DtypeName, _of("local, ray", "--dtype", panel="Model", help="Number format of the weights.")] = (
+        DtypeName.AUTO
+    )
     attn: Annotated[
-        AttentionName, option("--attn", panel="Model", help="Attention kernel; [b]flash[/b] needs flash-attn.")
+        AttentionName,
+        _of("local, ray", "--attn", panel="Model", help="Attention kernel; [b]flash[/b] needs flash-attn."),
     ] = AttentionName.AUTO
     quantize: Annotated[
         QuantizeName | None,
-        option("--quantize", panel="Model", help="Store most weights in 8 or 4 bits; needs bitsandbytes."),
+        _of("local, ray", "--quantize", panel="Model", help="Store most weights in 8 or 4 bits; needs bitsandbytes."),
     ] = None
     batch_size: Annotated[
-        str, option("--batch-size", panel="Model", help="Clips that go through the model at once, or [b]auto[/b].")
+        str,
+        _of(
+            "local, ray", "--batch-size", panel="Model", help="Clips that go through the model at once, or [b]auto[/b]."
+        ),
     ] = "auto"
     server: ServerOptions = field(default_factory=ServerOptions)
     cluster: ClusterOptions = field(default_factory=ClusterOptions)
@@ -267,6 +299,6 @@ class EngineOptions:
         if not server.url:
             raise UsageError("--engine openai needs --url", "As in --url http://localhost:8000/v1")
         if self.adapter:
-            raise UsageError("--adapter is for --engine local", "A server loads its own; --served names them")
+            raise UsageError("--adapter does not reach a server", "A server loads its own; --served names them")
         names, key = named(server.served or ()), os.environ.get("PHI4MM_API_KEY")
         return OpenAIEngine(server.url, key, self.model, names, server.concurrency, server.timeout, listener)

@@ -7,6 +7,7 @@
 | audio boundary | the last convolution frame of a clip sees that padding | test_generation, test_oracle |
 | clip over 40 s | a batch with such a clip fails | test_generation, test_invariance |
 | padded audio batch | both, against the original code's logits | test_oracle |
+| text, speech, picture, ... | the other recorded cases: the original code's logits of one prompt each | test_oracle |
 | across the switch | with a cache, all before the LongRoPE switch is lost | test_generation, test_beams |
 | long beside short | a long row changes the angles of a short one | test_generation, test_invariance |
 | last mel band | one FFT bin too many | test_features |
@@ -24,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -162,8 +163,9 @@ def clip_over_40_s(bench: Bench) -> Found:
     return clips_in_a_batch(bench, 4100, 4100)
 
 
-def padded_audio_batch(bench: Bench) -> Found:
-    model, case = bench.oracle, ORACLE_CASES["c9"]
+def recorded(bench: Bench, name: str) -> Found:
+    """The logits behind the prompts of a case of the oracle, against the original code's."""
+    model, case = bench.oracle, ORACLE_CASES[name]
     switch_adapter(model.network, case["adapter"])
     asked = oracle_prompts(model, case)
     right = [torch.tensor(row["logits"]) for row in case["rows"]]
@@ -171,14 +173,17 @@ def padded_audio_batch(bench: Bench) -> Found:
     def first_logits(run: Callable[[], object]) -> list[Tensor]:
         seen: list[Tensor] = []
         hook = model.network.lm_head.register_forward_hook(lambda layer, inputs, output: seen.append(output[:, -1]))
-        run()
-        hook.remove()
+        try:
+            run()
+        finally:
+            hook.remove()
         return [*seen[0][:, ANSWERS["vocab_columns"]]]
 
-    theirs = first_logits(lambda: model.network.generate(**_padded(model, asked), max_new_tokens=1))
-    return Found(
-        distance(first_logits(lambda: generate.generate(model, asked)), right), distance(theirs, right), "std", 1e-4
-    )
+    def theirs() -> float:
+        return distance(first_logits(lambda: model.network.generate(**_padded(model, asked), max_new_tokens=1)), right)
+
+    ours = distance(first_logits(lambda: generate.generate(model, asked)), right)
+    return Found(ours, attempt(theirs), "std", 1e-4)
 
 
 def _padded(model: Model, asked: Sequence[Prompt]) -> dict[str, Tensor]:
@@ -186,12 +191,17 @@ def _padded(model: Model, asked: Sequence[Prompt]) -> dict[str, Tensor]:
     longest = max(len(one.ids) for one in asked)
     pad = next(iter(model.end_tokens))
     ids = torch.tensor([[pad] * (longest - len(one.ids)) + [*one.ids] for one in asked])
-    inputs = {"input_ids": ids, "attention_mask": (ids != pad).long()}
+    places, lengths = torch.arange(longest), torch.tensor([[len(one.ids)] for one in asked])
+    inputs = {"input_ids": ids, "attention_mask": (places >= longest - lengths).long()}  # `pad` may be in a prompt too
     if clips := [clip for one in asked for clip in one.clips]:
         frames = torch.tensor([len(clip) for clip in clips])
         inputs["audio_input_features"] = pad_sequence(clips, batch_first=True)
         inputs["audio_embed_sizes"] = (frames + 7) // 8
         inputs["audio_attention_mask"] = torch.arange(int(frames.max())) < frames[:, None]
+    if pictures := [picture for one in asked for picture in one.pictures]:
+        inputs["image_pixel_values"] = torch.stack([picture.values for picture in pictures])
+        inputs["image_sizes"] = torch.tensor([picture.size for picture in pictures])
+        inputs["image_attention_mask"] = torch.stack([picture.mask for picture in pictures])
     return inputs
 
 
@@ -317,7 +327,12 @@ CASES: dict[str, Callable[[Bench], Found]] = {
     "audio mask": audio_mask,
     "audio boundary": audio_boundary,
     "clip over 40 s": clip_over_40_s,
-    "padded audio batch": padded_audio_batch,
+    "padded audio batch": partial(recorded, name="c9"),
+    "text": partial(recorded, name="c1"),
+    "speech": partial(recorded, name="c2"),
+    "two clips": partial(recorded, name="c8"),
+    "picture": partial(recorded, name="c3"),
+    "picture and speech": partial(recorded, name="c4"),
     "across the switch": across_the_switch,
     "long beside short": long_beside_short,
     "last mel band": last_mel_band,

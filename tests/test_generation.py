@@ -18,7 +18,8 @@ from phi4mm_cli.errors import MissingError, RequestError
 from phi4mm_cli.model import generate
 from phi4mm_cli.model.checkpoint import resolve
 from phi4mm_cli.model.composing import Prompt, compose, rope_side
-from phi4mm_cli.model.encoder import embed_audio
+from phi4mm_cli.model.encoder import CONVOLVED_AT_ONCE, embed_audio
+from phi4mm_cli.model.features import FRAMES_PER_TOKEN
 from phi4mm_cli.model.loading import Model, load
 from phi4mm_cli.model.pixels import pixels
 from phi4mm_cli.prompt import Marker
@@ -81,6 +82,20 @@ def test_clips_of_a_batch_are_encoded_as_each_alone(tiny: Model, projection: str
         for clip, embedding in zip(clips, together, strict=True):
             alone = down(torch.nn.functional.gelu(up(module.encoder(clip[None], None)[0])))
             torch.testing.assert_close(embedding, alone, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("frames", [(12345,), (900,) * 8, (7000, 100, 3000)])
+def test_the_convolutions_take_half_a_minute_at_a_time(tiny: Model, frames: tuple[int, ...]) -> None:
+    """Of the released model they make 8 MB a second of sound: 15 GB of half an hour."""
+    taken: list[tuple[int, int]] = []
+    module = tiny.network.model.embed_tokens_extend.audio_embed
+    first = module.encoder.embed.conv[0]
+    hook = first.register_forward_hook(lambda layer, inputs, output: taken.append(tuple(inputs[0].shape[::2])))
+    with torch.inference_mode():
+        embed_audio(module, [sound(count) for count in frames], "speech")
+    hook.remove()
+    assert max(rows * length for rows, length in taken) <= CONVOLVED_AT_ONCE + FRAMES_PER_TOKEN
+    assert len(taken) > 1
 
 
 # ---------------------------------------------------------------------------------------------------- generation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,11 +17,14 @@ from tiny_model import write_adapter, write_tiny_model
 from torch import Tensor, nn
 
 from phi4mm_cli.asking import Asking
+from phi4mm_cli.cancel import Cancelled
 from phi4mm_cli.chat import Conversation as Record
 from phi4mm_cli.chat import Turn, replay
-from phi4mm_cli.chat.talking import Spoken, Stopped, Talker
+from phi4mm_cli.chat.stopping import stoppable
+from phi4mm_cli.chat.talking import Spoken, Talker
 from phi4mm_cli.commands.sample import SAMPLES
 from phi4mm_cli.demo.voice import speak
+from phi4mm_cli.engines import Silence
 from phi4mm_cli.engines.local import LocalEngine
 from phi4mm_cli.errors import MemoryExhaustedError
 from phi4mm_cli.media import audio
@@ -262,7 +266,7 @@ def stopped(bench: Bench, conversation: Record, said: Message, after: int) -> Sp
     def show(piece: str) -> None:
         heard.append(piece)
         if len(heard) == after:
-            raise Stopped
+            raise Cancelled
 
     model = Asking(bench.engine, Loading(log), log)
     spoken = Talker(model, SamplingOptions(max_new_tokens=80), private=False).answer(conversation, said, show)
@@ -298,6 +302,33 @@ def test_text_picture_sound_a_stop_and_an_undo(chat: Conversation, media: tuple[
     chat.messages = chat.messages[:2]  # before the picture: another adapter
     chat.ask("i")
     assert chat.here.reads[0] == chat.fresh.reads[0]
+
+
+class Impatient(Silence):
+    """Presses Ctrl-C so many times while the model is loaded."""
+
+    def __init__(self, presses: int) -> None:
+        self.presses, self.went_on = presses, 0
+
+    def loaded(self, done: int, total: int) -> None:
+        while self.presses:
+            self.presses -= 1
+            signal.raise_signal(signal.SIGINT)
+            self.went_on += 1
+
+
+@pytest.mark.parametrize(("presses", "raised"), [(1, Cancelled), (2, SystemExit)])
+def test_the_loading_of_the_model_is_not_broken_off_anywhere(
+    folder: Path, presses: int, raised: type[BaseException]
+) -> None:
+    """Half an import cannot be mended: Ctrl-C waits for the next weight; later questions are answered."""
+    impatient = Impatient(presses)
+    request = Request((Message("user", ("a b c",)),), Sampling(3))
+    with LocalEngine(resolve(str(folder)), "cpu", listener=impatient) as engine:
+        with stoppable(), pytest.raises(raised):
+            next(engine.stream(request))
+        assert impatient.went_on == 1
+        assert len([*engine.stream(request)]) > 0
 
 
 def _turns(messages: tuple[Message, ...]) -> Iterator[tuple[Message, tuple[Message, ...]]]:

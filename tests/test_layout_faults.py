@@ -18,7 +18,7 @@ from torch import Tensor
 from phi4mm_cli.errors import MissingError, UsageError
 from phi4mm_cli.model.configs import original_config
 from phi4mm_cli.model.convert import write_native, write_original
-from phi4mm_cli.model.original import read_native, read_original
+from phi4mm_cli.model.original import SIZES, read_native, read_original
 
 EMBEDDINGS = "model.embed_tokens.weight"
 
@@ -102,6 +102,8 @@ def set_audio(key: str, value: object) -> Callable[[dict[str, Any]], object]:
         (set_audio("activation", "none"), "describes no model"),
         (set_audio("attention_dim", 44), "of another shape"),
         (lambda settings: settings.pop("audio_processor"), "has no audio_processor"),
+        (lambda settings: settings.pop("hidden_size"), "has no hidden_size"),
+        (lambda settings: settings.pop("num_hidden_layers"), "has no num_hidden_layers"),
         (lambda settings: settings["vision_lora"].pop("r"), "no r"),
         (lambda settings: settings.pop("vision_lora"), "16 weights .* are unexpected"),
         (lambda settings: settings["rope_scaling"]["long_factor"].pop(), "long_factor"),
@@ -118,6 +120,15 @@ def test_configs_that_do_not_fit_are_refused(
     with pytest.raises(MissingError, match=words) as caught:
         read_original(damaged)
     assert "\n" not in caught.value.message
+
+
+def test_no_size_is_a_default_of_transformers(tiny: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny, tmp_path / "tiny"))
+    settings = json.loads((folder / "config.json").read_text())
+    for name in SIZES:
+        (folder / "config.json").write_text(json.dumps({key: settings[key] for key in settings if key != name}))
+        with pytest.raises(MissingError, match=rf"config.json has no {name}\."):
+            read_native(folder)
 
 
 def test_nothing_is_overwritten(oracle: Path, tiny: Path, tmp_path: Path) -> None:

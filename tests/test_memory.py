@@ -76,7 +76,8 @@ def test_through_the_program(phi4mm: Phi4mm, tmp_path: Path) -> None:
 
 def test_what_is_needed_comes_from_the_headers(tiny: Path, contents: Contents) -> None:
     stored = sum(path.stat().st_size for path in tiny.rglob("*.safetensors"))
-    weights = memory.needed(contents, torch.float32) - 4 * memory.row_numbers(contents.config, 30.0)
+    request = memory.row_numbers(contents.config, 30.0) + memory.map_numbers(contents.config)
+    weights = memory.needed(contents, torch.float32) - 4 * request
     assert weights == pytest.approx(stored, rel=0.1)
     assert memory.needed(contents, torch.bfloat16) * 2 == memory.needed(contents, torch.float32)
 
@@ -106,9 +107,9 @@ def free_is(monkeypatch: pytest.MonkeyPatch, contents: Contents, **of: float) ->
     ("device", "dtype", "free", "advice"),
     [
         (CPU, torch.float32, {"cpu": 1.5}, "Use --dtype bfloat16, which needs"),
-        (CPU, torch.bfloat16, {"cpu": 0.995}, "Use --quantize int8, which needs"),
+        (CPU, torch.bfloat16, {"cpu": 0.999}, "Use --quantize int8, which needs"),
         (CPU, torch.bfloat16, {"cpu": 0.9}, "End other programs"),
-        (GPU, torch.bfloat16, {"cuda": 0.99, "cpu": 9.0}, "Use --quantize int4, which needs"),
+        (GPU, torch.bfloat16, {"cuda": 0.997, "cpu": 9.0}, "Use --quantize int4, which needs"),
         (GPU, torch.bfloat16, {"cuda": 0.9, "cpu": 2.0}, "Use --device cpu, which needs"),
         (GPU, torch.bfloat16, {"cuda": 0.9, "cpu": 1.5}, "Use --device cpu --dtype bfloat16, which needs"),
         (GPU, torch.float32, {"cuda": 1.5, "cpu": 9.0}, "Use --dtype bfloat16, which needs"),
@@ -132,15 +133,62 @@ def test_the_advice_is_what_fits(
 
 def test_rows_are_what_the_cache_and_the_encoder_take(monkeypatch: pytest.MonkeyPatch, contents: Contents) -> None:
     released = {"hidden_size": 3072, "num_attention_heads": 24, "num_key_value_heads": 8, "num_hidden_layers": 32}
-    released["audio_config"] = {"nemo_conv_channels": 1024}
-    assert 2 * memory.row_numbers(released, 0.0) == memory.ROW_TOKENS * 128 * 1024  # bytes of bfloat16
+    released |= {"intermediate_size": 8192, "audio_config": {"nemo_conv_channels": 1024, "num_attention_heads": 16}}
+    token = 2 * memory.token_numbers(released)  # bytes of bfloat16
+    assert token == 128 * 1024 + 2 * (3 * 8192 + 4 * 3072)
+    assert 2 * memory.row_numbers(released, 0.0) == memory.ROW_TOKENS * token
     clips = 2 * (memory.row_numbers(released, 30.0) - memory.row_numbers(released, 0.0))
-    assert clips == 375 * 128 * 1024 + 2 * 3 * 1024 * 1500 * 40
-    row = 4 * memory.row_numbers(contents.config, 30.0)
-    for free, rows in ((9 * row, 6), (row, 0), (0, 0)):
-        monkeypatch.setattr(memory, "free", lambda device, free=free: free)
+    assert clips == 375 * token + 2 * 3 * 375 * 500 * 16
+    assert 2 * memory.map_numbers(released) == 2 * 3 * 1024 * 1500 * 40
+    row, maps = 4 * memory.row_numbers(contents.config, 30.0), 4 * memory.map_numbers(contents.config)
+    for free, rows in ((6.5 * row + maps, 6), (0.5 * row + maps, 0), (0, 0)):
+        monkeypatch.setattr(memory, "free", lambda device, free=free: int(free / 0.7))
         assert memory.rows_that_fit(contents, GPU, torch.float32, 30.0) == rows
-        assert memory.rows_that_fit(contents, GPU, torch.bfloat16, 30.0) in (2 * rows, 2 * rows + 1)
+
+
+def ask(text: str, budget: int = 2) -> Request:
+    return Request((Message("user", (text,)),), Sampling(budget))
+
+
+def test_a_cpu_takes_as_many_at_once_as_its_memory_holds(
+    monkeypatch: pytest.MonkeyPatch, tiny: Path, contents: Contents
+) -> None:
+    need, row = memory.needed(contents, torch.float32), 4 * memory.row_numbers(contents.config, 30.0)
+    for rows, free in ((16, 10**12), (3, 0.7 * need + 3.5 * row)):
+        monkeypatch.setattr(memory, "free", lambda device, free=free: int(free / 0.7))
+        with LocalEngine(resolve(str(tiny)), "cpu") as engine:
+            engine.submit(ask("a"))
+            assert len(engine.poll()) == 1
+            if rows == 16:
+                assert engine.rows == 16
+            else:
+                assert 3 <= engine.rows < 16
+
+
+def test_what_a_cpu_has_no_room_for_is_refused_before_the_system_ends_the_program(
+    monkeypatch: pytest.MonkeyPatch, tiny: Path
+) -> None:
+    long, short = ask("a b " * 40), [ask(text) for text in "abcdefgh"]
+    with LocalEngine(resolve(str(tiny)), "cpu", batch_size=8) as engine:
+        for one in short:
+            engine.submit(one)
+        expected = dict(engine.poll())
+        room = engine._loaded().token_bytes * 40
+        monkeypatch.setattr(memory, "free", lambda device: room)
+        for one in short:
+            engine.submit(one)
+        found: dict[str, object] = {}
+        while outcomes := engine.poll():
+            found |= dict(outcomes)
+        assert found == expected
+        assert 1 < engine.rows < 8
+        engine.submit(long)
+        [(key, outcome)] = engine.poll()
+        assert key == long.key
+        assert isinstance(outcome, MemoryExhaustedError)
+        with pytest.raises(MemoryExhaustedError, match="Use shorter clips or texts"):
+            next(engine.stream(long))
+        assert list(engine.stream(short[0]))
 
 
 class Heard(Listener):

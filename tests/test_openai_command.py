@@ -104,7 +104,7 @@ def test_what_a_server_ignores_is_recorded_with_tools_too(phi4mm: Phi4mm) -> Non
     [
         ([], 2, "--engine openai needs --url"),
         (["--url", "localhost:8000"], 2, "--url takes the URL of a server"),
-        (["--url", "http://127.0.0.1:9", "--adapter", "speech=x"], 2, "--adapter is for --engine local"),
+        (["--url", "http://127.0.0.1:9", "--adapter", "speech=x"], 2, "--adapter does not reach a server"),
         (["--url", "http://127.0.0.1:9", "--served", "text=x"], 2, "--served takes speech=NAME"),
         (["--url", "http://127.0.0.1:9", "--concurrency", "0"], 2, "--concurrency is 1 to"),
         (["--url", "http://127.0.0.1:9", "--timeout", "nan"], 2, "--timeout is 0.001 to 86400, not nan"),

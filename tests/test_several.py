@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -15,12 +16,14 @@ import pytest
 import soundfile
 import torch
 from at_work import PATIENCE, wait_for
+from lost_device import serve_losing
 from test_local_engine import ASK, SENTENCES, Outcome, answers, request, result, saved
 from test_memory import Heard
 from tiny_model import write_tiny_model
 
 from phi4mm_cli.demo.voice import speak
 from phi4mm_cli.engines import open_engine
+from phi4mm_cli.engines import several as several_devices
 from phi4mm_cli.engines.devices import device_names
 from phi4mm_cli.engines.local import LocalEngine
 from phi4mm_cli.engines.several import SeveralEngine
@@ -85,7 +88,6 @@ def test_a_lost_process_costs_no_answer(tmp_path: Path) -> None:
             assert not found.keys() & dict(outcomes).keys()
             found.update(outcomes)
         assert (several.info.device, several.info.dtype) == ("cpu,cpu", "float32")
-        assert len(workers()) == 1
     failure = found.pop(missing.key)
     assert isinstance(failure, RequestError)
     assert "no such file" in failure.message
@@ -116,10 +118,10 @@ def test_both_work_and_a_few_requests_start_one_process(tiny: Path) -> None:
 
 
 def test_a_request_that_breaks_processes_fails_and_others_do_not(tiny: Path) -> None:
-    """Whichever process has it in hand is killed."""
+    """Whichever process has it in hand is killed; each is replaced."""
     asked = texts(7, budget=300)
     bad = asked[2]
-    with SeveralEngine(resolve(str(tiny)), ["cpu"] * 3, batch_size=3) as several:
+    with SeveralEngine(resolve(str(tiny)), ["cpu"] * 2, batch_size=3) as several:
         for one in asked:
             several.submit(one)
         found: dict[str, Outcome] = {}
@@ -132,6 +134,29 @@ def test_a_request_that_breaks_processes_fails_and_others_do_not(tiny: Path) -> 
     assert isinstance(failure, RequestError)
     assert "ended with exit code -9" in failure.message
     assert {result(outcome).finish for outcome in found.values()} <= {"stop", "length"}
+
+
+def test_a_device_that_is_gone_is_given_up_and_another_does_all(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first process loses it, the next one does not find it."""
+    monkeypatch.setattr(several_devices, "serve", partial(serve_losing, tmp_path / "gone"))
+    asked, heard = texts(9), Heard()
+    with LocalEngine(resolve(str(tiny)), device="cpu") as engine:
+        expected = answers(engine, *asked)
+    with SeveralEngine(resolve(str(tiny)), ["cpu", "mps"], heard, batch_size=1) as several:
+        good, gone = several._workers
+        found = answers(several, asked[0])  # type: ignore[arg-type]
+        while not gone.lost:
+            found.update(answers(several, *asked[:3]))  # type: ignore[arg-type]
+        found.update(answers(several, *asked))  # type: ignore[arg-type]
+        assert (good.lost, good.losses) == (False, 0)
+    assert found == expected
+    assert [note.partition(";")[0] for note in heard.notes] == [
+        "CUDA error: the device is lost",
+        "the process on mps ended with exit code 1",
+        "no CUDA device was found",
+    ]
 
 
 def test_when_none_is_left_the_run_ends(tiny: Path) -> None:

@@ -16,7 +16,7 @@ from phi4mm_cli.engines.local import LocalEngine
 from phi4mm_cli.errors import MemoryExhaustedError
 from phi4mm_cli.model.checkpoint import resolve
 from phi4mm_cli.model.loading import open_contents
-from phi4mm_cli.model.memory import row_numbers
+from phi4mm_cli.model.memory import map_numbers, row_numbers
 from phi4mm_cli.model.original import Contents
 from phi4mm_cli.model.split import KEPT, split
 
@@ -53,7 +53,7 @@ def test_layers_go_where_there_is_room(
     numbers = {place: tensor.count for place, tensor in contents.tensors.items()}
     layer = sum(count for (_, name), count in numbers.items() if name.startswith("model.layers.0."))
     rest = sum(count for (_, name), count in numbers.items() if not name.startswith("model.layers."))
-    rest += row_numbers(contents.config, 30.0)
+    rest += row_numbers(contents.config, 30.0) + map_numbers(contents.config)
     free = {FIRST: rest + first * layer, SECOND: second * layer, CPU: cpu * layer}
     room = {device: int(1 + 2 * count / (1 - KEPT)) for device, count in free.items()}
     if places is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import sys
 import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ import ray
 from phi4mm_cli import __version__
 from phi4mm_cli.engines.local import Outcome
 from phi4mm_cli.engines.worker import answer
-from phi4mm_cli.errors import MissingError, Phi4Error, RequestError
+from phi4mm_cli.errors import DeviceLostError, MissingError, Phi4Error, RequestError
 from phi4mm_cli.model.checkpoint import Adapters, resolve
 from phi4mm_cli.schema import Clip, Message, Part, Picture, Request, Source
 
@@ -73,6 +74,9 @@ class Actor:
             node = ray.get_runtime_context().get_node_id()
             self._outbox.put(("ready", (platform.node(), f"{node} {os.getpid()}" if alone else node)))
             answer(_End(self._inbox, self._outbox, self._media), checkpoint, settings)
+        except DeviceLostError as error:
+            sys.stderr.write(f"{error}\n")  # the log of this process
+            os._exit(error.exit_code)
         except Phi4Error as error:
             self._outbox.put(("failed", type(error)(f"on {platform.node()}: {error.message}", error.advice)))
         except BaseException:  # noqa: BLE001 - the log of this process has it, and that the process ends shows it

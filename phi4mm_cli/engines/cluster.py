@@ -6,16 +6,12 @@ from Ray's object store. An actor that is lost, with its node or alone, is repla
 
 from __future__ import annotations
 
-import logging
 import math
 import os
-import signal
-import socket
-import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,28 +22,29 @@ from phi4mm_cli.engines import Listener
 from phi4mm_cli.engines.pool import PoolEngine, Worker
 from phi4mm_cli.errors import MissingError, RequestError, UsageError
 from phi4mm_cli.model.checkpoint import DEMO, Adapters, resolve
-from phi4mm_cli.model.folder import in_a_line
 from phi4mm_cli.paths import from_home
 from phi4mm_cli.schema import ModelInfo, Request, Source
 
 try:
     import ray
+
+    from phi4mm_cli.engines.actor import Actor, Parcels
+    from phi4mm_cli.engines.connection import connect, connected, leave
 except ImportError as error:
     raise MissingError("--engine ray needs Ray", "Install it: pip install 'phi4mm[ray]'") from error
 
-from phi4mm_cli.engines.actor import Actor, Parcels
 
 PATIENCE = 5.0  # seconds that actors are given to clear up
-CONNECT_SECONDS = 5.0  # for the first answer of a head node
 SILENT_SECONDS = 30.0  # of waiting for a place on the cluster, before it is said
 PIECE_BYTES = 8 << 20  # of a file that is sent
-SENT_FILES = 64  # that are kept in the object store, the last used longest
+SENT_FILES, SENT_BYTES = 64, 1 << 30  # that are kept in the object store; one request may be about more
 LOST_IN_A_ROW = 3  # times all workers, without an answer in between
 
 
 class _Line:
     """To an actor and back. There is always a call that waits for its next words."""
 
+    @connected()
     def __init__(self, actor: Any) -> None:
         self.actor = actor
         self.heard: deque[tuple[str, Any]] = deque()
@@ -55,10 +52,12 @@ class _Line:
         self.coming = actor.hear.remote()
         self.why = ""  # it is lost
 
+    @connected()
     def send(self, message: tuple[str, Any]) -> None:
         """Give the actor a message, which it may never get."""
         self.actor.tell.remote(message)
 
+    @connected()
     def recv(self) -> tuple[str, Any]:
         """Its next message, once there is one. Raises EOFError."""
         if not self.heard:
@@ -71,6 +70,7 @@ class _Line:
             self.coming = self.actor.hear.remote()
         return self.heard.popleft()
 
+    @connected()
     def close(self) -> None:
         """End the actor, if it lives."""
         ray.kill(self.actor)
@@ -127,10 +127,13 @@ class ClusterEngine(PoolEngine[_ActorWorker]):
         return replace(self._info or self._unloaded.info, engine="ray")
 
     def __enter__(self) -> Self:
-        if not ray.is_initialized():
-            _connect(self._address)
-            self._ours = True
-        count, self._resources = _places(self._count, self._device)
+        with ExitStack() as stack:
+            if not ray.is_initialized():
+                connect(self._address)
+                self._ours = True
+                stack.callback(self._end)
+            count, self._resources = _places(self._count, self._device)
+            stack.pop_all()
         self._workers = [_ActorWorker() for _ in range(count)]
         return self
 
@@ -138,7 +141,8 @@ class ClusterEngine(PoolEngine[_ActorWorker]):
 
     def _start(self, worker: _ActorWorker) -> None:
         options = {"max_concurrency": 2, "max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
-        actor = ray.remote(Actor).options(**options, **self._resources).remote(*self._asked)
+        with connected():
+            actor = ray.remote(Actor).options(**options, **self._resources).remote(*self._asked)
         worker.connection = _Line(actor)
 
     def _lose(self, worker: _ActorWorker) -> RequestError:
@@ -155,16 +159,10 @@ class ClusterEngine(PoolEngine[_ActorWorker]):
 
     def _end(self) -> None:
         lines = [worker.connection for worker in self._workers if isinstance(worker.connection, _Line)]
-        ends = [line.actor.end.remote() for line in lines if line.spoke]
-        if ends:
-            ray.wait(ends, num_returns=len(ends), timeout=PATIENCE)
-        for line in lines:
-            line.close()
+        leave(partial(_part, lines, self._ours))
         self._workers = [_ActorWorker() for _ in self._workers]
         self._sent.clear()
-        if self._ours:
-            ray.shutdown()
-            self._ours = False
+        self._ours = False
 
     # ------------------------------------------------------------------------------------------------- messages
 
@@ -188,7 +186,8 @@ class ClusterEngine(PoolEngine[_ActorWorker]):
         until = math.inf if timeout is None else time.monotonic() + timeout
         while True:
             left = max(0.0, until - time.monotonic())
-            ready, _ = ray.wait([*coming], timeout=min(left, SILENT_SECONDS))
+            with connected():
+                ready, _ = ray.wait([*coming], timeout=min(left, SILENT_SECONDS))
             if ready or left <= SILENT_SECONDS:
                 return [coming[reference] for reference in ready]
             if not any(worker.ready for worker in workers) and not self._told:
@@ -202,18 +201,48 @@ class ClusterEngine(PoolEngine[_ActorWorker]):
         """References to the files that the requests are about, by what they are; none where they are not sent."""
         if not self._ship:
             return {}
-        parcels = {source: self._pieces(source) for request in requests for source in request.sources}
-        while len(self._sent) > max(SENT_FILES, len(parcels)):
-            self._sent.popitem(last=False)
-        return parcels
+        wanted = dict.fromkeys(source for request in requests for source in request.sources)
+        self._make_room(wanted)
+        return {source: self._pieces(source) for source in wanted}
+
+    def _make_room(self, wanted: Collection[Source]) -> None:
+        """Let go of what was sent and is not wanted now, the last used longest, before more is sent."""
+        others = [source for source in self._sent if source not in wanted]
+        files, size = len(wanted) + len(others), sum(source.size for source in (*wanted, *others))
+        for source in others:
+            if files > SENT_FILES or size > SENT_BYTES:
+                del self._sent[source]
+                files, size = files - 1, size - source.size
+
+    def _at_once(self, batch: Sequence[Request]) -> Sequence[Request]:
+        if not self._ship:
+            return batch
+        sources: set[Source] = set()
+        for count, request in enumerate(batch):
+            sources.update(request.sources)
+            if count and sum(source.size for source in sources) > SENT_BYTES:
+                return batch[:count]
+        return batch
 
     def _pieces(self, source: Source) -> Sequence[Any]:
         if source not in self._sent:
             self._sent[source] = []  # of a file that is gone meanwhile: whoever opens what is sent tells of it
-            with suppress(OSError), Path(source.path).open("rb") as file:
+            with suppress(OSError), Path(source.path).open("rb") as file, connected():
                 self._sent[source] = [ray.put(piece) for piece in iter(partial(file.read, PIECE_BYTES), b"")]
         self._sent.move_to_end(source)
         return self._sent[source]
+
+
+def _part(lines: Sequence[_Line], ours: bool) -> None:
+    """End the actors, and the connection if it is `ours`, where there is one."""
+    with suppress(MissingError), connected():
+        ends = [line.actor.end.remote() for line in lines if line.spoke]
+        if ends:
+            ray.wait(ends, num_returns=len(ends), timeout=PATIENCE)
+        for line in lines:
+            line.close()
+        if ours:
+            ray.shutdown()
 
 
 def _places(asked: int | None, device: str) -> tuple[int, dict[str, int]]:
@@ -228,29 +257,6 @@ def _places(asked: int | None, device: str) -> tuple[int, dict[str, int]]:
     count = asked or len(cpus)
     on_each = math.ceil(count / len(cpus))
     return count, {"num_cpus": max(1, min(cpus) // on_each)}
-
-
-def _connect(address: str) -> None:
-    """Raises MissingError, UsageError."""
-    advice = "Start one (`ray start --head`), or give --address ray://HOST:10001"
-    if address != "auto":
-        host, colon, port = address.removeprefix("ray://").rpartition(":")
-        if not colon or not port.isdecimal():
-            raise UsageError(f"--address is auto, ray://HOST:PORT or HOST:PORT, not '{address}'")
-        try:
-            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-        except OSError as error:  # before Ray, which tries for minutes
-            raise MissingError(f"nothing answers at {address}: {error.strerror or error}", advice) from error
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        where = "on this machine" if address == "auto" else f"at {address}"
-        raise MissingError(f"there is no Ray cluster {where}: {in_a_line(error)}", advice) from error
-    finally:
-        if threading.current_thread() is threading.main_thread():  # Ray has put its own in their place
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
 
 
 def _why(error: ray.exceptions.RayError) -> str:

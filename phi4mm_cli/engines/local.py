@@ -6,19 +6,21 @@ torch and transformers are imported, and the weights loaded, when the first answ
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from phi4mm_cli import cancel
 from phi4mm_cli.closing import Closing
 from phi4mm_cli.engines import Listener, Silence
 from phi4mm_cli.engines.devices import device_names
+from phi4mm_cli.engines.failing import foreseen, unforeseen
 from phi4mm_cli.engines.importing import import_quickly
 from phi4mm_cli.engines.media import read_each
 from phi4mm_cli.engines.queue import Waiting
-from phi4mm_cli.errors import MemoryExhaustedError, Phi4Error, RequestError, UsageError
+from phi4mm_cli.errors import DeviceLostError, MemoryExhaustedError, Phi4Error, RequestError, UsageError
 from phi4mm_cli.model.checkpoint import Checkpoint
 from phi4mm_cli.prompt import render
 from phi4mm_cli.schema import Clip, ModelInfo, Picture, Profile, Request, Result
@@ -135,6 +137,10 @@ class LocalEngine(Closing):
                 prompt, side = _compose(model, request, read)
             except RequestError as error:
                 outcomes.append((request.key, error))
+            except (Phi4Error, cancel.Cancelled):
+                raise
+            except Exception as error:  # noqa: BLE001 - a bug met with one request is that request's failure
+                outcomes.append((request.key, unforeseen(error, self._listener)))
             else:
                 alone = side == "crossing" or request.sampling.num_beams > 1
                 groups.setdefault(request.key if alone else side, {})[request.key] = prompt
@@ -174,7 +180,7 @@ class LocalEngine(Closing):
 
         kept = self._kept = self._kept or Kept()
         prompt, _ = _compose(model, request, kept.medium)
-        with _within_memory("a single request"), closing(generate.stream(model, prompt, kept)) as answer:
+        with foreseen("a single request"), closing(generate.stream(model, prompt, kept)) as answer:
             while True:
                 _use_adapter(model, prompt)  # each time: another may have been at work meanwhile
                 try:
@@ -191,7 +197,9 @@ class LocalEngine(Closing):
 
     def _loaded(self) -> Model:
         if self._model is None:
-            self._model = self._load()
+            with foreseen(f"the model {self._checkpoint.name}"), cancel.in_one_piece():
+                self._model = self._load()
+            cancel.check()
             info = self.info
             numbers = f"{info.dtype} and {info.quantize}" if info.quantize else info.dtype
             kernel, most = f"{info.attention} attention", f"at most {self.rows} clips at once"
@@ -212,11 +220,10 @@ class LocalEngine(Closing):
         if self._dtype == "auto" and (why := memory.why_smaller(contents, device, dtype, bits)):
             self._listener.note(f"the model {own.name} {why}")
         places = split(contents, devices, dtype, memory.free) if self._split else None
-        with _within_memory(f"the model {own.name}"):
-            model = assemble(own, contents, device, dtype, self._listener.loaded, self._attention, bits, places)
-        if self._batch_size is None and device.type == "cuda":
+        model = assemble(own, contents, device, dtype, self._listener.loaded, self._attention, bits, places)
+        if self._batch_size is None:
             rows = memory.rows_that_fit(contents, device, dtype, self.profile.max_chunk_seconds)
-            self._batch_size = max(1, min(MOST_GPU_ROWS, rows))
+            self._batch_size = max(1, min(MOST_GPU_ROWS if device.type == "cuda" else CPU_BATCH, rows))
         self._place = ",".join(map(str, dict.fromkeys([device, *(places or {}).values()])))
         return model
 
@@ -234,22 +241,28 @@ class LocalEngine(Closing):
         return [choose_device(name) for name in device_names("all" if all_gpus else self._device)]
 
     def _answer(self, model: Model, prompts: Sequence[Prompt]) -> list[Outcome]:
-        """The outcomes of one group of like prompts; halves of it where the whole does not fit into memory."""
+        """The outcomes of one group of like prompts; of halves of it where the whole cannot be answered."""
         from phi4mm_cli.model import generate
 
-        _use_adapter(model, prompts[0])
         try:
-            with _within_memory("a single request"):
+            with foreseen("a single request"):
+                _use_adapter(model, prompts[0])
                 return [*generate.generate(model, prompts)]
         except MemoryExhaustedError as error:
             forgotten = self._forget()
             if not forgotten and len(prompts) == 1:
                 return [MemoryExhaustedError(error.message, error.advice)]  # without the attempt's frames and tensors
+            self._batch_size = self._batch_size if forgotten else len(prompts) // 2
+        except (Phi4Error, cancel.Cancelled):
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug met with one request is that request's failure
+            forgotten = False
+            if len(prompts) == 1:
+                return [unforeseen(error, self._listener)]
         # Here the error is gone, and with it the last references to those tensors.
         if forgotten:
             return self._answer(model, prompts)
         half = len(prompts) // 2
-        self._batch_size = max(1, half)
         return self._answer(model, prompts[:half]) + self._answer(model, prompts[half:])
 
 
@@ -259,11 +272,11 @@ def _compose(model: Model, request: Request, read: Callable[[Clip | Picture], Me
 
     _require_adapter(model, request)
     try:
-        with _within_memory("a single request"):
+        with foreseen("a single request"):
             media = read_each(request, read)
         prompt = compose(model, render(request.messages, request.tools), media, request.sampling)
         prompt = replace(prompt, word_times=request.word_times)
-    except RequestError:
+    except (RequestError, DeviceLostError):
         raise
     except Phi4Error as error:
         raise RequestError(error.message, error.advice) from error
@@ -288,17 +301,3 @@ def _use_adapter(model: Model, prompt: Prompt) -> None:
         from phi4mm_cli.model.composing import adapter_of
 
         switch_adapter(model.network, adapter_of(prompt))
-
-
-@contextmanager
-def _within_memory(what: str) -> Iterator[None]:
-    """Raise MemoryExhaustedError where torch, or the CPU's allocator behind it, cannot hold `what`."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        # Only CUDA has a class for it; the last is what oneDNN says.
-        signs = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "could not create a primitive")
-        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in signs):
-            raise
-        advice = "Use shorter clips or texts, smaller pictures, --quantize int4, or a --device with more memory"
-        raise MemoryExhaustedError(f"{what} does not fit into memory", advice) from error

@@ -125,6 +125,10 @@ class PoolEngine(Closing, Generic[W]):
     def _end(self) -> None:
         """End all workers, so that they are unstarted again."""
 
+    def _at_once(self, batch: Sequence[Request]) -> Sequence[Request]:
+        """The first of them, one at least, that a worker can be given at once."""
+        return batch
+
     # ------------------------------------------------------------------------------------------------ an engine
 
     @property
@@ -230,13 +234,19 @@ class PoolEngine(Closing, Generic[W]):
             if not len(self._waiting):
                 break
             share = math.ceil(len(self._waiting) / (takers - place))
-            batch = self._waiting.take(min(self._rows(worker), share))
+            leave = self._losses if not worker.rows and self._has_proven else ()
+            batch = self._waiting.take(min(self._rows(worker), share), leave)
             suspects = [request for request in batch if request.key in self._losses]
-            if suspects:
-                self._waiting.put_back(request for request in batch if request is not suspects[0])
-                batch = suspects[:1]
-            worker.in_hand = batch
-            self._send(worker, "batch", batch)
+            worker.in_hand = suspects[:1] or [*self._at_once(batch)]
+            given = {request.key for request in worker.in_hand}
+            self._waiting.put_back(request for request in batch if request.key not in given)
+            if worker.in_hand:
+                self._send(worker, "batch", worker.in_hand)
+
+    @property
+    def _has_proven(self) -> bool:
+        """Whether a worker is known to answer: then others are not given what lost ones had in hand."""
+        return any(worker.rows and not worker.streams for worker in self._workers)
 
     def _one(self) -> W:
         """A worker that can be given work now: rather one that has the model than one that has not."""
@@ -267,8 +277,7 @@ class PoolEngine(Closing, Generic[W]):
         for worker in ready:
             kind, content = self._receive(worker)
             if kind == "failed":
-                worker.in_hand = []
-                raise content
+                self._give_up(worker, content)
             if kind == "lost":
                 self._give_back(worker, content)
         return bool(ready)
@@ -286,7 +295,7 @@ class PoolEngine(Closing, Generic[W]):
         elif kind == "loaded":
             worker.read = content
             self._shown = self._shown or worker
-            if worker is self._shown:  # the others load while it works
+            if worker is self._shown and self._info is None:  # the others load while it works
                 self._listener.loaded(*worker.read)
         elif kind in ("note", "detail") and content not in self._notes:
             self._notes.add(content)
@@ -304,6 +313,16 @@ class PoolEngine(Closing, Generic[W]):
         again = [request for request in batch if self._losses[request.key] < self.most_losses]
         self._finished += [(request.key, error) for request in batch if request not in again]
         self._waiting.put_back(again)
+        self._listener.note(f"{error.message}; others take what it had in hand")
+
+    def _give_up(self, worker: W, error: Phi4Error) -> None:
+        """The worker cannot work. That ends the run, unless others show that it can be done."""
+        batch, worker.in_hand = worker.in_hand, []
+        if not any(other.rows for other in self._workers if other is not worker):
+            raise error
+        self._waiting.put_back(batch)
+        self._lose(worker)
+        worker.lost, self._last_loss = True, RequestError(error.message, error.advice)
         self._listener.note(f"{error.message}; others take what it had in hand")
 
     def _break_off(self, worker: W) -> None:

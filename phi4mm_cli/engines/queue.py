@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from phi4mm_cli.errors import InputError
 from phi4mm_cli.schema import Picture, Reply, Request
@@ -38,12 +38,18 @@ class Waiting:
         self._requests.clear()
         self._tokens.clear()
 
-    def take(self, rows: int) -> list[Request]:
-        """The oldest request and those of its kind that are nearest to it in length: at most `rows` short ones."""
-        for key in self._requests.keys() - self._tokens.keys():
+    def take(self, rows: int, leave: Container[str] = ()) -> list[Request]:
+        """The oldest request and those of its kind that are nearest to it in length: at most `rows` short ones.
+
+        None with a key that is to be left.
+        """
+        waiting = {key: request for key, request in self._requests.items() if key not in leave}
+        if not waiting:
+            return []
+        for key in waiting.keys() - self._tokens.keys():
             self._tokens[key] = _tokens(self._requests[key])
-        oldest, first = next(iter(self._requests.items()))
-        alike = (key for key, request in self._requests.items() if _kind(request) == _kind(first))
+        oldest, first = next(iter(waiting.items()))
+        alike = (key for key, request in waiting.items() if _kind(request) == _kind(first))
         nearest = sorted(alike, key=lambda key: abs(self._tokens[key] - self._tokens[oldest]))
         batch: list[Request] = []
         filled = 0.0

@@ -1,4 +1,7 @@
-"""Several devices of this machine behind one engine: a process with a local engine for each."""
+"""Several devices of this machine behind one engine: a process with a local engine for each.
+
+A process that is lost is replaced when there is work for it, unless none on its device answers any more.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,13 @@ if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
 PATIENCE = 5.0  # seconds that a process is given to end
+LOST_IN_A_ROW = 3  # processes of one device, without an answer in between: then it is given up
 
 
 @dataclass(eq=False, slots=True)
 class _ProcessWorker(Worker):
     process: SpawnProcess | None = None
+    losses: int = 0  # since its last answer
 
 
 class SeveralEngine(PoolEngine[_ProcessWorker]):
@@ -58,9 +63,12 @@ class SeveralEngine(PoolEngine[_ProcessWorker]):
     def _lose(self, worker: _ProcessWorker) -> RequestError:
         assert worker.connection is not None and worker.process is not None
         worker.connection.close()
-        worker.connection, worker.lost = None, True
         worker.process.join(PATIENCE)
+        worker.losses = 1 if worker.rows else worker.losses + 1
+        worker.connection, worker.ready, worker.lost = None, False, worker.losses >= LOST_IN_A_ROW
+        worker.rows, worker.read = 0, (0, 0)
         message = f"the process on {worker.device} ended with exit code {worker.process.exitcode}"
+        worker.process.kill()  # one that does not end by itself
         return RequestError(message, "The system may have ended it for want of memory; its log would say so")
 
     def _end(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from phi4mm_cli.engines import Listener
 from phi4mm_cli.engines.local import LocalEngine
-from phi4mm_cli.errors import Phi4Error
+from phi4mm_cli.errors import DeviceLostError, Phi4Error
 from phi4mm_cli.model.checkpoint import Checkpoint
 from phi4mm_cli.schema import Request
 
@@ -55,14 +55,18 @@ def serve(connection: Connection, checkpoint: Checkpoint, settings: dict[str, An
 
     torch.set_num_threads(max(1, torch.get_num_threads() // beside))
     with suppress(EOFError, OSError):
-        answer(connection, checkpoint, settings)
+        try:
+            answer(connection, checkpoint, settings)
+        except DeviceLostError as error:
+            connection.send(("note", error.message))
+            raise SystemExit(error.exit_code) from None
 
 
 def answer(connection: End, checkpoint: Checkpoint, settings: dict[str, Any]) -> None:
     """Answer batches and streams that come through `connection`, until there are no more.
 
     It is said how the engine runs with the outcomes of each batch. An error that is no request's own is sent too.
-    Raises EOFError, OSError.
+    Raises EOFError, OSError, and DeviceLostError: the process is of no use any more.
     """
     with LocalEngine(checkpoint, listener=_Told(connection), **settings) as engine:
         while True:
@@ -72,6 +76,8 @@ def answer(connection: End, checkpoint: Checkpoint, settings: dict[str, Any]) ->
                     _answer(engine, connection, content)
                 elif kind == "stream":
                     _stream(engine, connection, content)
+            except DeviceLostError:
+                raise
             except Phi4Error as error:
                 connection.send(("failed", error))
 

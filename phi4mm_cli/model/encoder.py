@@ -18,9 +18,12 @@ from transformers.models.phi4_multimodal.modeling_phi4_multimodal import (
     Phi4MultimodalAudioModel,
 )
 
+from phi4mm_cli.model.features import FRAMES_PER_TOKEN, audio_tokens
+
 Projection = Literal["speech", "vision"]
 
 WINDOW = 500  # encoder positions (40 s) that attend to each other; longer clips fall into independent windows
+CONVOLVED_AT_ONCE = 3000  # frames: 30 s, in which a GPU has enough to do
 
 
 def embed_audio(module: Phi4MultimodalAudioEmbedding, clips: Sequence[Tensor], projection: Projection) -> list[Tensor]:
@@ -46,16 +49,34 @@ def encode(encoder: Phi4MultimodalAudioModel, clips: Sequence[Tensor]) -> list[T
     weight = encoder.embed.out.weight
     lengths = torch.tensor([len(clip) for clip in clips], device=weight.device)
     padded = pad_sequence(list(clips), batch_first=True).to(weight.device, weight.dtype)
-    hidden, lengths = _subsample(encoder, encoder.encoder_embedding(padded), lengths)
-    per_clip = [row[:length] for row, length in zip(hidden, lengths.tolist(), strict=True)]
+    hidden = _subsample(encoder, encoder.encoder_embedding(padded), lengths)
+    per_clip = [row[: audio_tokens(len(clip))] for row, clip in zip(hidden, clips, strict=True)]
     windows = [_windows(row) for row in per_clip]
     encoded = iter(_attend(encoder, [window for row in windows for window in row]))
     joined = [torch.cat([next(encoded) for _ in row]) for row in windows]
     return [row[: len(clip)] for row, clip in zip(joined, per_clip, strict=True)]
 
 
-def _subsample(encoder: Phi4MultimodalAudioModel, hidden: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """The convolutions: (batch, frames, bands) to (batch, positions, hidden size), with each row's new length."""
+def _subsample(encoder: Phi4MultimodalAudioModel, hidden: Tensor, lengths: Tensor) -> Tensor:
+    """The convolutions: (batch, frames, bands) to (batch, positions, hidden size).
+
+    Their maps are by far the largest of the encoder, so that they are made of CONVOLVED_AT_ONCE at a time. A position
+    depends on no frame after its own 8, and on none more than 7 before these.
+    """
+    rows = max(1, CONVOLVED_AT_ONCE // hidden.shape[1])
+    batches = []
+    for some, ends in zip(torch.split(hidden, rows), torch.split(lengths, rows), strict=True):
+        pieces = [_convolved(encoder, some[:, :CONVOLVED_AT_ONCE], ends)]
+        for first in range(CONVOLVED_AT_ONCE, hidden.shape[1], CONVOLVED_AT_ONCE):
+            before = first - FRAMES_PER_TOKEN
+            piece = _convolved(encoder, some[:, before : first + CONVOLVED_AT_ONCE], ends - before)
+            pieces.append(piece[:, 1:])
+        batches.append(torch.cat(pieces, dim=1))
+    return torch.cat(batches)
+
+
+def _convolved(encoder: Phi4MultimodalAudioModel, hidden: Tensor, lengths: Tensor) -> Tensor:
+    """The convolutions over rows of which so many frames count."""
     hidden = hidden.unsqueeze(1)
     for layer in encoder.embed.conv:
         if isinstance(layer, nn.Conv2d) and layer.stride[0] > 1:
@@ -63,7 +84,8 @@ def _subsample(encoder: Phi4MultimodalAudioModel, hidden: Tensor, lengths: Tenso
             hidden = hidden * valid[:, None, :, None]  # beyond its end a lone clip has the convolution's zeros
             lengths = (lengths - 1) // layer.stride[0] + 1
         hidden = layer(hidden)
-    return encoder.embed.out(hidden.transpose(1, 2).flatten(2)), lengths
+    positions: Tensor = encoder.embed.out(hidden.transpose(1, 2).flatten(2))
+    return positions
 
 
 def _windows(row: Tensor) -> Sequence[Tensor]:

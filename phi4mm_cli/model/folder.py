@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,6 +68,16 @@ def require_shards(folder: Path, name: str) -> list[str]:
     if not shards:
         raise MissingError(f"the model {name} has {no_safetensors(folder)}", "Use a checkpoint of .safetensors files")
     return shards
+
+
+def numbers_in(path: Path) -> int:
+    """How many numbers a safetensors file holds, as its header has it. Raises MissingError."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError) as error:
+        raise MissingError(f"{path} cannot be read: {in_a_line(error)}", AGAIN) from error
 
 
 def no_safetensors(folder: Path) -> str:

@@ -22,6 +22,7 @@ from phi4mm_cli.model.encoder import project as project_sound
 from phi4mm_cli.model.encoding import encode
 from phi4mm_cli.model.kept import Kept
 from phi4mm_cli.model.loading import Model
+from phi4mm_cli.model.memory import ROW_TOKENS, require_room
 from phi4mm_cli.model.rows import Rows
 from phi4mm_cli.model.sampling import Chooser, choose
 from phi4mm_cli.model.vision import project as project_picture
@@ -32,8 +33,10 @@ from phi4mm_cli.schema import Clip, Piece, Result
 def generate(model: Model, prompts: Sequence[Prompt]) -> list[Result]:
     """The answers, in order, to prompts of one rope side and with media of one kind, whose adapter is at work.
 
-    A prompt whose answer may cross the LongRoPE switch, or is searched for with beams, comes alone.
+    A prompt whose answer may cross the LongRoPE switch, or is searched for with beams, comes alone. Raises MemoryError
+    where the machine has no room for them.
     """
+    require_room(model.device, model.token_bytes * sum(map(_tokens, prompts)))
     tokens: list[list[int]] = [[] for _ in prompts]
     inputs = _embed(model, prompts)
     for step in _steps(model, prompts, Rows(model, inputs)):
@@ -46,7 +49,7 @@ def generate(model: Model, prompts: Sequence[Prompt]) -> list[Result]:
 def stream(model: Model, prompt: Prompt, kept: Kept | None = None) -> Generator[str, None, Result]:
     """The answer to one prompt, its text as one Piece after the other; together they are the result's text.
 
-    It goes on from what is `kept`, and is kept there itself, even when it is broken off.
+    It goes on from what is `kept`, and is kept there itself, even when it is broken off. Raises as `generate` does.
     """
     kept = Kept() if kept is None else kept
     decoder = DecodeStream(skip_special_tokens=False)  # holds back the bytes of an unfinished character
@@ -149,9 +152,15 @@ def _resumed(model: Model, prompt: Prompt, kept: Kept) -> tuple[Prompt, Rows]:
     """The prompt, with the media encoded that are needed, and its row, with what is kept of its beginning."""
     past = kept.resume(model, prompt)
     start = past[1] if past else 0
+    require_room(model.device, model.token_bytes * (_tokens(prompt) - start))
     prompt = kept.encode(model, prompt, start)
     [inputs] = _embed(model, [prompt], start)
     return prompt, Rows(model, [inputs], past, lambda: _embed(model, [prompt])[0])
+
+
+def _tokens(prompt: Prompt) -> int:
+    """How many there are to be at least, in all beams."""
+    return (len(prompt.ids) + min(prompt.sampling.max_new_tokens, ROW_TOKENS)) * prompt.sampling.num_beams
 
 
 @torch.inference_mode()

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from transformers import Phi4MultimodalForCausalLM
 from transformers.initialization import no_init_weights
 
+from phi4mm_cli import cancel
 from phi4mm_cli.errors import MissingError
 from phi4mm_cli.model.checkpoint import Checkpoint
 from phi4mm_cli.model.folder import read_json
 from phi4mm_cli.model.layout import EMBEDDINGS
-from phi4mm_cli.model.memory import require
+from phi4mm_cli.model.memory import require, token_numbers
 from phi4mm_cli.model.original import OUTPUT, Contents, Place, full_config, read
 from phi4mm_cli.model.precision import choose_attention, use_attention
 from phi4mm_cli.model.quantize import is_quantized, quantized, require_library
@@ -49,6 +50,7 @@ class Model:
     audio_token: int  # stands in the prompt where audio embeddings go
     image_token: int  # ... and where those of pictures go; neither may be generated
     context: int  # the longest sequence, in tokens
+    token_bytes: int  # about what each token of a sequence takes in memory
     rope_switch: int | None  # LongRoPE: sequences longer than this turn all positions by other angles
     attention: str  # the decoder's kernel: flash, sdpa or eager
     quantize: str | None  # how most of the decoder's weights are stored, where it is not as the others are
@@ -109,6 +111,7 @@ def assemble(
         audio_token=config.audio_config.audio_token_id,
         image_token=config.vision_config.image_token_id,
         context=config.max_position_embeddings,
+        token_bytes=dtype.itemsize * token_numbers(contents.config),
         rope_switch=config.original_max_position_embeddings if long_rope else None,
         attention=kernel,
         quantize=quantize,
@@ -157,6 +160,7 @@ def _read(contents: Contents, where: Where, dtype: torch.dtype, on_load: OnLoad)
         on_load(done, total)
 
     for place, tensor in sorted(contents.tensors.items(), key=lambda item: (item[1].path, item[1].start)):
+        cancel.check()
         yield place, tensor.load(where(place[1]), dtype, advance)
 
 

@@ -10,6 +10,8 @@ import psutil
 import torch
 
 from phi4mm_cli.errors import MemoryExhaustedError
+from phi4mm_cli.model.encoder import CONVOLVED_AT_ONCE, WINDOW
+from phi4mm_cli.model.features import MEL_BANDS
 from phi4mm_cli.model.folder import in_gb
 from phi4mm_cli.model.original import Contents
 from phi4mm_cli.model.quantize import BYTES, is_quantized
@@ -31,18 +33,29 @@ def needed(contents: Contents, dtype: torch.dtype, quantize: str | None = None) 
     With `quantize`, most of the decoder's are stored small; one layer at a time is then made large to compute with it.
     """
     small = [tensor.count for (owner, name), tensor in contents.tensors.items() if not owner and is_quantized(name)]
-    numbers = sum(tensor.count for tensor in contents.tensors.values()) + row_numbers(contents.config, ROW_SECONDS)
+    numbers = sum(tensor.count for tensor in contents.tensors.values())
+    numbers += row_numbers(contents.config, ROW_SECONDS) + map_numbers(contents.config)
     if quantize is None:
         return dtype.itemsize * numbers
     return int(dtype.itemsize * (numbers - sum(small) + max(small)) + BYTES[quantize] * sum(small))
 
 
 def row_numbers(config: dict[str, Any], seconds: float) -> int:
-    """About how many numbers a clip takes in the KV cache, and in the encoder's first maps, which are its largest."""
+    """About how many numbers a clip, and ROW_TOKENS of text beside it, take in the model."""
+    scores = 3 * 12.5 * seconds * WINDOW * config["audio_config"]["num_attention_heads"]
+    return int(token_numbers(config) * (12.5 * seconds + ROW_TOKENS) + scores)
+
+
+def token_numbers(config: dict[str, Any]) -> int:
+    """About how many numbers a token takes in the KV cache, and on its way through one of the decoder's layers."""
     head = config["hidden_size"] // config["num_attention_heads"]
-    cache = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * head * (12.5 * seconds + ROW_TOKENS)
-    maps = 3 * config["audio_config"]["nemo_conv_channels"] * (100 * seconds / 2) * (80 / 2)
-    return int(cache + maps)
+    cache = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * head
+    return int(cache + 3 * config["intermediate_size"] + 4 * config["hidden_size"])
+
+
+def map_numbers(config: dict[str, Any]) -> int:
+    """About how many numbers the encoder's first maps take, which are its largest; however many clips there are."""
+    return 3 * int(config["audio_config"]["nemo_conv_channels"]) * (CONVOLVED_AT_ONCE // 2) * (MEL_BANDS // 2)
 
 
 def free(device: torch.device) -> int:
@@ -78,7 +91,17 @@ def fits(contents: Contents, device: torch.device, dtype: torch.dtype, quantize:
 
 def rows_that_fit(contents: Contents, device: torch.device, dtype: torch.dtype, seconds: float) -> int:
     """How many clips of `seconds` the memory takes that is free beside the loaded model."""
-    return int(0.7 * free(device) / (dtype.itemsize * row_numbers(contents.config, seconds)))
+    numbers = 0.7 * free(device) / dtype.itemsize - map_numbers(contents.config)
+    return max(0, int(numbers / row_numbers(contents.config, seconds)))
+
+
+def require_room(device: torch.device, size: int) -> None:
+    """Raise MemoryError where a CPU has not so many bytes left, for a system ends the program that takes more.
+
+    A GPU says itself what it cannot hold.
+    """
+    if device.type == "cpu" and size > free(device):
+        raise MemoryError
 
 
 def why_smaller(

@@ -27,6 +27,16 @@ from phi4mm_cli.model.tensors import Stored, stored_in
 Place = tuple[str | None, str]  # the adapter that a tensor belongs to, None for the model itself; its native name
 OUTPUT = "lm_head.weight"  # tied to the embeddings
 
+# The classes of transformers have a default for each, which need not be this model's.
+SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "num_key_value_heads",
+    "vocab_size",
+)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Contents:
@@ -81,7 +91,10 @@ def read(folder: Path, layout: Layout, others: Mapping[str, Path] | None = None)
 
 
 def full_config(config: Mapping[str, Any]) -> Phi4MultimodalConfig:
-    """The config object for a native config.json. Raises MissingError where it is none."""
+    """The config object for a native config.json. Raises MissingError where it is none, or has no sizes."""
+    missing = [name for name in SIZES if config.get(name) is None]
+    if missing:
+        raise MissingError(f"the model's config.json has no {missing[0]}", AGAIN)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
         return Phi4MultimodalConfig.from_dict(copy.deepcopy(dict(config)))  # which it changes

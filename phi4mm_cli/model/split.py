@@ -17,7 +17,7 @@ from transformers import Phi4MultimodalForCausalLM
 
 from phi4mm_cli.errors import MemoryExhaustedError
 from phi4mm_cli.model.folder import in_gb
-from phi4mm_cli.model.memory import ROW_SECONDS, row_numbers
+from phi4mm_cli.model.memory import ROW_SECONDS, map_numbers, row_numbers
 from phi4mm_cli.model.original import Contents
 
 CPU = torch.device("cpu")
@@ -36,7 +36,7 @@ def split(
     `free` tells how many bytes a device has left.
     """
     sizes = [0] * contents.config["num_hidden_layers"]
-    rest = row_numbers(contents.config, ROW_SECONDS)
+    rest = row_numbers(contents.config, ROW_SECONDS) + map_numbers(contents.config)
     for (_, name), tensor in contents.tensors.items():
         layer = _LAYER.match(name)
         if layer:
