@@ -3,7 +3,8 @@
     python benchmarks/timing.py [--model demo] [--chunk-seconds 5 15] [--recordings 4] [--ways settled dtw]
 
 Sentences of the sample meeting are spoken anew, with pauses between them and inside them, close together, and in
-noise. All ways time the same answers of the model:
+noise. All ways time the same answers of the model, those that `phi4mm transcribe` keeps without a fault, and a word has
+its truth in the chunk that it was heard in:
 
     even pace       text is spread over the stretches in which voices are heard: no model
     attention       where the decoder looks, as the engine finds it
@@ -38,18 +39,20 @@ from phi4mm_cli import hearing
 from phi4mm_cli.demo.meeting import LOUDNESS, MEETING, RATE, VOICES
 from phi4mm_cli.demo.voice import speak
 from phi4mm_cli.demo.world.noises import wave
+from phi4mm_cli.driver import run
+from phi4mm_cli.engines.local import LocalEngine
 from phi4mm_cli.flows.transcribe import PROMPT
-from phi4mm_cli.hearing import Answer
-from phi4mm_cli.media import audio, speech
+from phi4mm_cli.hearing import Answer, Listening, Question
+from phi4mm_cli.jobs import Job
+from phi4mm_cli.media import audio
 from phi4mm_cli.media.speech import Chunk
-from phi4mm_cli.model import adapters, align, composing, generate
+from phi4mm_cli.model import align, composing, generate
 from phi4mm_cli.model.align import Answered
 from phi4mm_cli.model.checkpoint import resolve
 from phi4mm_cli.model.features import log_mel
-from phi4mm_cli.model.loading import Model, load
-from phi4mm_cli.model.precision import choose_device, choose_dtype
+from phi4mm_cli.model.loading import Model
 from phi4mm_cli.prompt import render
-from phi4mm_cli.schema import Clip, Message, Result, Sampling, Word
+from phi4mm_cli.schema import Clip, Message, Result, Sampling, Source, Word
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -115,17 +118,22 @@ class Heard:
     row: Answered
 
 
-def listen(model: Model, path: Path, longest: float) -> tuple[list[Heard], dict[str, float]]:
-    """The answers to a recording, and the seconds that they take, without times and for the times alone."""
-    source = audio.source(path)
-    with audio.open_recording(source) as opened:
-        chunks = list(speech.chunks(opened, longest))
-        prompts = []
-        for chunk in chunks:
-            clip = Clip(source, chunk.start, chunk.end)
-            pieces = render((Message("user", (clip, PROMPT)),))
-            sampling = Sampling(16 + round(10 * (chunk.end - chunk.start)))
-            prompts.append(composing.compose(model, pieces, [log_mel(*audio.read(clip))], sampling))
+def kept(engine: LocalEngine, source: Source, longest: float) -> dict[Chunk, str]:
+    """The chunks, or parts of them, whose answers can be trusted once the bad ones were asked for again."""
+    question, how = Question(PROMPT, word_times=True), Listening(longest)
+    [outcome] = run([Job("recording", lambda: hearing.hear(source, question, how))], engine)
+    assert outcome.value is not None
+    return {answer.chunk: answer.text for answer in outcome.value.answers if answer.text and not answer.faults}
+
+
+def listen(model: Model, source: Source, trusted: dict[Chunk, str]) -> tuple[list[Heard], dict[str, float]]:
+    """The answers to the chunks of a recording, and the seconds that they take, without times and for these alone."""
+    chunks, prompts = list(trusted), []
+    for chunk in chunks:
+        clip = Clip(source, chunk.start, chunk.end)
+        pieces = render((Message("user", (clip, PROMPT)),))
+        sampling = Sampling(16 + round(10 * (chunk.end - chunk.start)))
+        prompts.append(composing.compose(model, pieces, [log_mel(*audio.read(clip))], sampling))
     took, heard = {"answers": 0.0, "settled": 0.0}, []
     for first in range(0, len(prompts), BATCH):
         group, asked = chunks[first : first + BATCH], prompts[first : first + BATCH]
@@ -137,7 +145,7 @@ def listen(model: Model, path: Path, longest: float) -> tuple[list[Heard], dict[
         results = generate._timed(model, [replace(prompt, word_times=True) for prompt in asked], inputs, results)
         took["settled"] += time.perf_counter() - began
         for chunk, prompt, embedded, result in zip(group, asked, inputs, results, strict=True):
-            if result.words:
+            if result.words and result.text == trusted[chunk]:  # not one that only other ways of asking gave
                 heard.append(Heard(chunk, result, answered(model, prompt, embedded, result)))
     return heard, took
 
@@ -250,16 +258,16 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=[*WAYS], help="hiding takes by far the longest")
     asked = parser.parse_args()
     checkpoint = resolve(asked.model)
-    device = choose_device(asked.device)
-    model = load(checkpoint, device, choose_dtype("auto", checkpoint, device, lambda dtype: True))
-    if model.adapters:
-        adapters.switch_adapter(model.network, "speech")
-    for longest in asked.chunk_seconds or [checkpoint.profile.max_chunk_seconds]:
-        measure(model, asked.model, longest, asked.recordings, asked.sentences, asked.ways)
+    with LocalEngine(checkpoint, asked.device) as engine:
+        for longest in asked.chunk_seconds or [checkpoint.profile.max_chunk_seconds]:
+            measure(engine, asked.model, longest, asked.recordings, asked.sentences, asked.ways)
 
 
-def measure(model: Model, name: str, longest: float, recordings: int, sentences: int, ways: Sequence[str]) -> None:
+def measure(
+    engine: LocalEngine, name: str, longest: float, recordings: int, sentences: int, ways: Sequence[str]
+) -> None:
     """One table."""
+    model = engine._loaded()
     found: dict[tuple[str, str, str], list[float]] = {}
     took: dict[str, float] = {}
     told = recognised = 0
@@ -269,13 +277,16 @@ def measure(model: Model, name: str, longest: float, recordings: int, sentences:
                 sound, known = recording(condition, sentences, number)
                 path = Path(folder, f"{kind}{number}.wav")
                 soundfile.write(path, sound, RATE)
-                heard, spent = listen(model, path, longest)
+                source = audio.source(path)
+                trusted = kept(engine, source, longest)
+                heard, spent = listen(model, source, trusted)
+                within = [(one.chunk.start, one.chunk.end) for one in heard]
                 for way in ways:
                     began = time.perf_counter()
                     answers = [answer(way, one, WAYS[way](model, one)) for one in heard]
                     if way in ("dtw", "hiding"):
                         spent[way] = time.perf_counter() - began
-                    for what, error in errors(hearing.segments(answers), known):
+                    for what, error in errors(hearing.segments(answers), known, within):
                         for group in (kind, "all"):
                             found.setdefault((what, group, way), []).append(error)
                 for step, seconds in spent.items():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from typing import TypeVar
 
+from phi4mm_cli.display import Display, display
 from phi4mm_cli.driver import run
 from phi4mm_cli.engine_options import EngineOptions
 from phi4mm_cli.engines import Engine
@@ -13,7 +14,7 @@ from phi4mm_cli.flow import Flow
 from phi4mm_cli.jobs import Job
 from phi4mm_cli.options import LogOptions
 from phi4mm_cli.outputs import Usage
-from phi4mm_cli.report import Loading, display
+from phi4mm_cli.report import Loading
 from phi4mm_cli.schema import ModelInfo, Profile, Remark, Request, Result
 
 T = TypeVar("T")
@@ -44,7 +45,7 @@ class Asking:
 
     def ask(self, flow: Flow[T]) -> T:
         """The value of the flow. Raises what it raises."""
-        with display({"answer": None}, "the model", self._quiet) as bar:
+        with self._display("the model") as bar:
             self._loading.bar = bar
             [outcome] = run([Job("answer", lambda: flow)], self._engine)
         self.usage += outcome.usage
@@ -57,7 +58,7 @@ class Asking:
     def stream(self, request: Request) -> Generator[str, None, Result]:
         """The answer to one request, piece by piece. Closing it ends the work. Raises RequestError."""
         with closing(self._engine.stream(request)) as answer, ExitStack() as waiting:
-            self._loading.bar = waiting.enter_context(display({"answer": None}, "thinking", self._quiet))
+            self._loading.bar = waiting.enter_context(self._display("thinking"))
             while True:
                 try:
                     piece = next(answer)
@@ -69,6 +70,10 @@ class Asking:
         self.usage += Usage(1, result.prompt_tokens, len(result.tokens))
         self.remarks |= dict.fromkeys(result.remarks)
         return result
+
+    def _display(self, title: str) -> AbstractContextManager[Display]:
+        """Shows that the model is at work, and until the first answer that it may have to be loaded."""
+        return display({"answer": None}, title, self._quiet, starts=not self.usage.calls)
 
 
 @contextmanager

@@ -64,7 +64,11 @@ def main(
     commands: dict[str, Any] = getattr(context.command, "commands", {})
     groups = {name: getattr(command, "commands", {}) for name, command in commands.items()}
     options = {
-        name: [str(p.name) for part in (command, *groups[name].values()) for p in part.params]
+        name: {
+            str(p.name): getattr(p, "multiple", False)
+            for part in (command, *groups[name].values())
+            for p in part.params
+        }
         for name, command in commands.items()
     }
     defaults: dict[str, Any] = config.defaults(options)

@@ -22,7 +22,7 @@ from phi4mm_cli.options import PERSONAL
 USER_FILE_VARIABLE = "PHI4MM_CONFIG"  # another path for the user's file; empty for none
 PROJECT_FILE = Path("phi4mm.toml")
 
-Options = Mapping[str, Collection[str]]  # the names of each command's options
+Options = Mapping[str, Mapping[str, bool]]  # the names of each command's options, and whether they take several values
 Defaults = dict[str, dict[str, Any]]
 
 
@@ -51,18 +51,20 @@ def _read(path: Path, options: Options, personal: bool) -> Defaults:
         raise UsageError(f"{path}: {error}", "Mend the file or move it away") from None
     everywhere = {name: value for name, value in table.items() if not isinstance(value, dict)}
     sections = {name: value for name, value in table.items() if isinstance(value, dict)}
-    known = set().union(*options.values())
+    known: set[str] = set().union(*options.values())
     _check(path, everywhere, known, personal)
     for command, section in sections.items():
         if command not in options:
             raise UsageError(f"{path}: [{command}] is no command", f"The commands are {', '.join(options)}")
         _check(path, section, options[command], personal)
-    shared = {_field(name): value for name, value in everywhere.items()}
-    return {
-        command: {name: value for name, value in shared.items() if name in names}
-        | {_field(name): value for name, value in sections.get(command, {}).items()}
-        for command, names in options.items()
-    }
+    merged: Defaults = {}
+    for command, takes_several in options.items():
+        own = {**everywhere, **sections.get(command, {})}
+        values = {field: value for name, value in own.items() if (field := _field(name)) in takes_several}
+        merged[command] = {
+            name: [value] if takes_several[name] and isinstance(value, str) else value for name, value in values.items()
+        }
+    return merged
 
 
 def _check(path: Path, table: Mapping[str, Any], known: Collection[str], personal: bool) -> None:

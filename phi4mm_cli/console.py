@@ -166,7 +166,7 @@ def progress() -> Progress:
     class TwoLines(Progress):
         def get_renderables(self) -> Iterable[RenderableType]:
             yield self.make_tasks_table(self.tasks)
-            for task in self.tasks:
+            for task in (task for task in self.tasks if task.fields["state"]):
                 yield Text(task.fields["state"], no_wrap=True, overflow="ellipsis")
 
     return TwoLines(

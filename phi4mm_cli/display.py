@@ -46,10 +46,18 @@ class Display:
     """Counts what is expected, reached and finished. `expect` may be called in any thread."""
 
     def __init__(
-        self, progress: Progress | None, is_said: bool, title: str, live: Live | None, tally: Tally, grows: bool
+        self,
+        progress: Progress | None,
+        is_said: bool,
+        title: str,
+        live: Live | None,
+        tally: Tally,
+        grows: bool,
+        starts: bool,
     ) -> None:
         self._progress, self._is_said, self._live, self._tally = progress, is_said, live, tally
         self._grows = grows  # more may be expected at any time
+        self._starts = starts  # something has to be loaded before there can be an answer
         self._title = title if len(title) <= WIDEST_TITLE else f"{title[: WIDEST_TITLE - 1]}…"
         self._lock = threading.Lock()
         self._inputs: dict[str, _InHand] = {}
@@ -60,7 +68,7 @@ class Display:
         self.has_shown = False  # the text of the only input
         self._began = time.monotonic()
         self._next_line = self._began + LINE_SECONDS
-        self._bar = progress.add_task(self._title, total=None, state="starting") if progress is not None else None
+        self._bar = progress.add_task(self._title, total=None, state=self.state()) if progress is not None else None
 
     def expect(self, name: str, length: float | None) -> None:
         """The job with this name will be worked on; its length in seconds or pages, where that is known."""
@@ -75,7 +83,7 @@ class Display:
         if self._progress is not None and self._bar is not None and done < total:
             self._progress.update(self._bar, description="loading the model", total=total, completed=done, state=state)
         if done == total:
-            self._began = time.monotonic()
+            self._began, self._starts = time.monotonic(), False
             self._show()
 
     def advance(self, job: Job[Any], request: Request, result: Result) -> None:
@@ -139,7 +147,8 @@ class Display:
             )
         if now >= self._next_line:
             self._next_line = now + LINE_SECONDS
-            console.say(self.state(), shown=self._is_said)
+            if state := self.state():
+                console.say(state, shown=self._is_said)
 
     def state(self) -> str:
         """What there is to say, on one line."""
@@ -157,7 +166,7 @@ class Display:
         parts += filter(None, [self._tally()])
         if total and speed and total > self._reached:
             parts.append(f"{clock((total - self._reached) / speed)} left")
-        return ", ".join(parts) or "starting"
+        return ", ".join(parts) or ("starting" if self._starts else "")
 
     def _total(self) -> float | None:
         return self._length if self._all_known and not self._grows and self._length else None
@@ -180,15 +189,16 @@ def display(
     live: Live | None = None,
     tally: Tally = lambda: "",
     grows: bool = False,
+    starts: bool = True,
 ) -> Iterator[Display]:
     """A `Display` of jobs by name with their lengths in seconds or pages, under a title.
 
     Lines that change on a terminal, one now and then elsewhere, none where `quiet`. `tally` gives what there is to say
-    of warnings and failures.
+    of warnings and failures; `starts` says that something has to be loaded before there can be an answer.
     """
     on_terminal = console.on_terminal() and not quiet
     with console.progress() if on_terminal else nullcontext() as progress:
-        shown = Display(progress, not (quiet or on_terminal), title, live, tally, grows)
+        shown = Display(progress, not (quiet or on_terminal), title, live, tally, grows, starts)
         for name, length in lengths.items():
             shown.expect(name, length)
         yield shown

@@ -6,11 +6,13 @@ French and Spanish, of which it judged 87 %, nor in `tests/data/languages.json`.
 
 from __future__ import annotations
 
+import tempfile
 from functools import lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from phi4mm_cli import languages
+from phi4mm_cli.errors import StorageError
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
@@ -23,7 +25,10 @@ _lock = Lock()
 
 
 def judge(text: str) -> str:
-    """The code of the language that `text` is in, one of those that the model writes; "und" when unsure."""
+    """The code of the language that `text` is in, one of those that the model writes; "und" when unsure.
+
+    Raises StorageError where temporary files have no room.
+    """
     if not any(character.isalpha() for character in text):
         return UNKNOWN
     with _lock:
@@ -40,6 +45,12 @@ def is_other(text: str, language: str) -> bool:
 def _identifier() -> LanguageIdentifier:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True, min_confidence=SURE)
+    try:
+        identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True, min_confidence=SURE)
+    except OSError as error:  # it is unpacked into a temporary file
+        raise StorageError(
+            f"what tells languages cannot be unpacked in {tempfile.gettempdir()}: {error.strerror}",
+            "Free some space, or set TMPDIR to another folder",
+        ) from error
     identifier.set_languages(languages.TEXT)
     return identifier

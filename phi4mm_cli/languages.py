@@ -36,22 +36,28 @@ TEXT = AUDIO | {
     "uk": "Ukrainian",
 }
 AUTO = "auto"
+OR_AUTO = "; or give 'auto'"
 _UNSPACED = frozenset({"zh", "ja"})
 
 
 def audio_code(language: str) -> str | None:
     """The code of a language given by code or name, None for `auto`. Raises UsageError with the list otherwise."""
-    return None if _is_auto(language) else _code(language, AUDIO, "hear", "; or give 'auto'")
+    return None if _is_auto(language) else _code(language, AUDIO, "the model does not hear", "It hears", OR_AUTO)
 
 
 def text_code(language: str) -> str | None:
-    """The same for a language that is read or written."""
-    return None if _is_auto(language) else _code(language, TEXT, "write", "; or give 'auto'")
+    """The same for a language that the model reads or writes."""
+    return None if _is_auto(language) else _code(language, TEXT, "the model does not write", "It writes", OR_AUTO)
+
+
+def caption_code(language: str) -> str | None:
+    """The same for the language of captions, which no model need know."""
+    return None if _is_auto(language) else _code(language, TEXT, "phi4mm does not know", "It knows", OR_AUTO)
 
 
 def target_code(language: str) -> str:
     """The code of a language to translate into. Raises UsageError with the list otherwise, and for `auto` too."""
-    return _code(language, TEXT, "write")
+    return _code(language, TEXT, "the model does not write", "It writes")
 
 
 def joined(sentences: Iterable[str], language: str) -> str:
@@ -63,10 +69,10 @@ def _is_auto(language: str) -> bool:
     return language.strip().lower() == AUTO
 
 
-def _code(language: str, languages: dict[str, str], verb: str, otherwise: str = "") -> str:
+def _code(language: str, languages: dict[str, str], fault: str, advice: str, otherwise: str = "") -> str:
     wanted = language.strip().lower()
     for code, name in languages.items():
         if wanted in (code, name.lower()):
             return code
     known = ", ".join(f"{code} ({name})" for code, name in languages.items())
-    raise UsageError(f"the model does not {verb} the language '{language}'", f"It {verb}s {known}{otherwise}")
+    raise UsageError(f"{fault} the language '{language}'", f"{advice} {known}{otherwise}")

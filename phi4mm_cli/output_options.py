@@ -86,11 +86,6 @@ class CaptionOutputOptions(OutputOptions):
     tsv: Annotated[bool, option("--tsv", panel="Output", help="Write a table of times and text.")] = False
     captions: CaptionRules = PresetName.NETFLIX
 
-    @property
-    def timed(self) -> bool:
-        """Whether times will be written: they cost a second look at every answer, and text alone has none."""
-        return self.jsonl or any(name is not Format.TXT for name in self.formats())
-
 
 Markdown = Annotated[bool, option("--md", panel="Output", help="Write Markdown.")]
 

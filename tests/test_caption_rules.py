@@ -121,7 +121,9 @@ def test_other_rules_and_files_that_cannot_be_read(phi4mm: Phi4mm, tmp_path: Pat
     assert "none.srt: no such file" in run.stderr
     assert phi4mm("captions", "check", "a.srt", "b.vtt").returncode == 3
     assert phi4mm("captions", "check", "a.srt", "--fps", "0").returncode == 2
-    assert phi4mm("captions", "check", "a.srt", "--language", "klingon").returncode == 2
+    run = phi4mm("captions", "check", "a.srt", "--language", "klingon")
+    assert run.returncode == 2
+    assert "phi4mm does not know the language 'klingon'. It knows en (English)" in run.stderr  # no model is at work
 
 
 def test_frames_of_another_rate(phi4mm: Phi4mm, tmp_path: Path) -> None:

@@ -93,6 +93,13 @@ def test_no_line_ends_after_an_article(language: str) -> None:
     assert grammar_of([text]) is grammar
 
 
+def test_no_line_ends_after_an_article_where_a_chunk_of_speech_does() -> None:
+    segments = spoken("find the", "Alice meets Henry in Berlin on Tuesday.", pace=16, pause=0.02)
+    shown = from_segments(segments, language="en")
+    assert broken(shown) == []
+    assert letters(shown) == "findtheAlicemeetsHenryinBerlinonTuesday."
+
+
 def test_titles_names_and_numbers_stay_with_what_follows() -> None:
     grammar = GRAMMARS["en"]
     assert grammar.cost("Mr.", "Smith") > grammar.cost("Anna", "Smith") > grammar.cost("green", "tree")

@@ -17,10 +17,11 @@ from scripted import ScriptedEngine, said
 
 from phi4mm_cli import attaching
 from phi4mm_cli.asking import Asking
+from phi4mm_cli.cancel import Cancelled
 from phi4mm_cli.chat import PRIVATE, Conversation, Dropped, Event, Instructed, Reset, Turn, Undone, replay, session
 from phi4mm_cli.chat.session import HEAD, Kept, load, write
 from phi4mm_cli.chat.shell import paths
-from phi4mm_cli.chat.talking import KEPT, Stopped, Talker
+from phi4mm_cli.chat.talking import KEPT, Talker
 from phi4mm_cli.errors import InputError
 from phi4mm_cli.options import LogOptions, SamplingOptions
 from phi4mm_cli.report import Loading
@@ -149,7 +150,7 @@ def test_what_was_said_before_a_stop_is_the_answer() -> None:
     def show(piece: str) -> None:
         heard.append(piece)
         if len(heard) == 2:
-            raise Stopped
+            raise Cancelled
 
     spoken = talker(["One two three."]).answer(Conversation(), user("Count"), show)
     assert (spoken.text, spoken.finish) == ("One two", None)

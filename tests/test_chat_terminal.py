@@ -178,6 +178,7 @@ def test_an_answer_is_stopped_and_the_conversation_goes_on(tmp_path: Path) -> No
     at.wait_for("One.", ">")
     at.type("So?" + ENTER)
     at.wait_for_text("thinking")
+    assert "starting" not in at.lines  # as before the first answer
     at.type(CTRL_C)
     at.wait_for("stopped before a word was said; the question is taken back", ">")
     at.type("half a line" + CTRL_C)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from conftest import Phi4mm
 from jsonschema import Draft202012Validator
 
 from phi4mm_cli.commands.schema import json_schema
+from phi4mm_cli.engine_options import ClusterOptions, EngineName, EngineOptions, ServerOptions
+from phi4mm_cli.errors import UsageError
 from phi4mm_cli.journal import FOLDER
 
 ECHO = ("--engine", "echo", "--no-vad")
@@ -258,3 +261,22 @@ def test_options_of_another_engine_are_refused(phi4mm: Phi4mm, options: tuple[st
     assert run.stderr.startswith(f"phi4mm: error: {options[0]} ")
     set_elsewhere = phi4mm("transcribe", "a.wav", "--engine", "echo", env={"PHI4MM_URL": "http://127.0.0.1:1/v1"})
     assert "--url" not in set_elsewhere.stderr
+
+
+def test_help_says_which_engines_an_option_is_for() -> None:
+    """Those that refuse it are not among them."""
+    hints = {
+        name: hint
+        for group in (EngineOptions, ServerOptions, ClusterOptions)
+        for name, hint in get_type_hints(group, include_extras=True).items()
+        if name not in ("model", "engine", "server", "cluster")
+    }
+    assert len(hints) == 15
+    for name, hint in hints.items():
+        said = hint.__metadata__[0].help.partition(" (--engine ")[2]
+        assert any(engine in said for engine in EngineName), name
+        for engine in EngineName:
+            try:
+                EngineOptions(engine=engine).check_given({name})
+            except UsageError:
+                assert engine not in said, name

@@ -27,8 +27,8 @@ def document(text: str) -> Document:
 
 
 def all_kept(results: Results) -> list[Any]:
-    """By input, task, and whether times are asked for."""
-    return [results.kept(key, task, timed) for key in KEYS for task in TASKS for timed in (False, True)]
+    """By input and task."""
+    return [results.kept(key, task) for key in KEYS for task in TASKS]
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
             if (place + round) % 3:
                 length = 900 if (place + 2 * round) % 5 == 0 else 1
                 text = document(f"{key[1]} in round {round} " * length)
-                run.keep(key, TASKS[(place * round) % 2], STAMP, (place + round) % 2 == 0, text)
+                run.keep(key, TASKS[(place * round) % 2], STAMP, text)
         run.close()
         with (tmp_path / f"results{suffix}.jsonl").open("ab") as file:
             file.write(b'{"of": "')
@@ -59,7 +59,7 @@ def piles(folder: Path) -> list[str]:
 
 def test_what_counts_stays_and_nothing_else(folder: Path) -> None:
     before, sizes = all_kept(Results(folder / "results")), [path.stat().st_size for path in folder.glob("*.jsonl")]
-    assert 10 < sum(found is not None for found in before) < len(before)
+    assert 8 < sum(found is not None for found in before) < len(before)
     assert all_kept(Results(folder / "results", alone=True)) == before
     assert piles(folder) == ["results.jsonl"]
     assert Pile(folder / "results.jsonl").size < sum(sizes) / 2
@@ -67,10 +67,10 @@ def test_what_counts_stays_and_nothing_else(folder: Path) -> None:
     again = Results(folder / "results", alone=True)
     assert all_kept(again) == before
     assert (folder / "results.jsonl").stat().st_ino == written  # it is as small as it gets
-    again.keep(KEYS[0], "en", STAMP, True, document("Anew."))
+    again.keep(KEYS[0], "en", STAMP, document("Anew."))
     again.close()
     for found in (again, Results(folder / "results")):
-        kept = found.kept(KEYS[0], "en", True)
+        kept = found.kept(KEYS[0], "en")
         assert kept is not None and kept[1].body.text == "Anew."
 
 
@@ -126,12 +126,12 @@ def test_who_reads_meanwhile_takes_nothing_for_something_else(tmp_path: Path) ->
     """As `--dry-run` does, without a lock: where it knows a line, there is one of another input by now."""
     run = Results(tmp_path / "results")
     for name in "zabzzzz":
-        run.keep(("transcribe", name), "en", STAMP, True, document(name))
+        run.keep(("transcribe", name), "en", STAMP, document(name))
     run.close()
     reading, at_work = Results(tmp_path / "results"), Results(tmp_path / "results", alone=True)
 
     def told(results: Results) -> list[str | None]:
-        found = [results.kept(("transcribe", name), "en", True) for name in "abz"]
+        found = [results.kept(("transcribe", name), "en") for name in "abz"]
         return [None if kept is None else kept[1].body.text for kept in found]
 
     assert told(reading) == told(at_work) == ["a", "b", "z"]

@@ -43,6 +43,17 @@ def test_lists_flags_and_dashes(phi4mm: Phi4mm, folder: Path) -> None:
     assert json.loads((folder / "out/talk.json").read_text(encoding="utf-8"))["options"]["vad"] is False
 
 
+@pytest.mark.parametrize("table", ["", "[transcribe]\n"])
+def test_one_value_stands_for_a_list_of_one(phi4mm: Phi4mm, folder: Path, table: str) -> None:
+    text = table + 'format = "txt,json"\nhotwords = "New York, Zoltan"\noutput-dir = "out"\nvad = false'
+    (folder / "phi4mm.toml").write_text(text, encoding="utf-8")
+    run = phi4mm("transcribe", "talk.wav", "--engine", "echo")
+    assert run.returncode == 0, run.stderr
+    assert sorted(outputs(folder / "out")) == ["talk.json", "talk.txt"]
+    result = json.loads((folder / "out/talk.json").read_text(encoding="utf-8"))
+    assert result["options"]["hotwords"] == "New York, Zoltan"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

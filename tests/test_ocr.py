@@ -417,10 +417,12 @@ def test_bad_input_is_told_at_once(phi4mm: Phi4mm, tmp_path: Path) -> None:
     noise(20, 10).save(tmp_path / "moving.gif", save_all=True, append_images=[noise(20, 10, seed=1)] * 3)
     Image.new("RGB", (9000, 2)).save(tmp_path / "thread.png")
     (tmp_path / "text.png").write_text("This is no picture.")
+    (tmp_path / "web.pdf").write_text("<html>404</html>")
     names = sorted(path.name for path in tmp_path.iterdir())
     run = phi4mm("ocr", *names, "--jsonl", *ECHO)
     assert run.returncode == 3
     refused = {"bomb.ppm": "pixels", "locked.pdf": "password", "text.png": "not a picture", "thread.png": "too narrow"}
+    refused["web.pdf"] = "or a PDF"
     errors = [line for line in run.stderr.splitlines() if "error" in line]
     assert len(errors) == len(refused)
     for name, words in refused.items():

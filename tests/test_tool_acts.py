@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from at_work import PATIENCE, wait_for
 
-from phi4mm_cli.chat.shell import stoppable
-from phi4mm_cli.chat.talking import Stopped
+from phi4mm_cli.cancel import Cancelled
+from phi4mm_cli.chat.stopping import stoppable
 from phi4mm_cli.schema import ToolCall
 from phi4mm_cli.tools.functions import Functions
 from phi4mm_cli.tools.programs import read_program
@@ -148,7 +148,7 @@ def test_after_ctrl_c_the_next_call_has_an_answer_of_its_own(functions: Function
 
     typing = threading.Thread(target=interrupt)
     typing.start()
-    with stoppable(), pytest.raises(Stopped):
+    with stoppable(), pytest.raises(Cancelled):
         done(functions, "answer_late")
     typing.join()
     assert done(functions, "count").content == '{"result": 1}'

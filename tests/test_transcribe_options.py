@@ -17,7 +17,6 @@ from phi4mm_cli import languages
 from phi4mm_cli.commands.sample import SAMPLES
 from phi4mm_cli.demo.world import prompts
 from phi4mm_cli.flows import transcribe
-from phi4mm_cli.output_options import CaptionOutputOptions
 
 ECHO = ("--engine", "echo", "--no-vad", "--jsonl")
 CARD = "Transcribe the audio clip into text."
@@ -60,20 +59,6 @@ def test_the_instruction(phi4mm: Phi4mm, arguments: tuple[str, ...], instruction
 def test_names_in_the_variable_keep_their_spaces(phi4mm: Phi4mm) -> None:
     run = phi4mm("transcribe", "talk.wav", *ECHO, env={"PHI4MM_HOTWORDS": "New York, Zoltan Kowalski"})
     assert json.loads(run.stdout)["text"] == f"[0.000-8.000] {CARD} Names and terms: New York, Zoltan Kowalski."
-
-
-@pytest.mark.parametrize(
-    ("output", "timed"),
-    [
-        (CaptionOutputOptions(), False),
-        (CaptionOutputOptions(txt=True, format=["txt"]), False),
-        (CaptionOutputOptions(txt=True, format=["srt"]), True),
-        (CaptionOutputOptions(json=True), True),
-        (CaptionOutputOptions(jsonl=True), True),
-    ],
-)
-def test_times_are_asked_for_where_they_will_be_written(output: CaptionOutputOptions, timed: bool) -> None:
-    assert transcribe._question(transcribe.Options(timed=output.timed)).word_times is timed
 
 
 @pytest.mark.usefixtures("talk")

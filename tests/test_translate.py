@@ -243,6 +243,20 @@ def test_every_input_gets_the_file_that_people_look_for(phi4mm: Phi4mm, tmp_path
     assert "line:0" in (tmp_path / "out/d.fr.vtt").read_text(encoding="utf-8")
 
 
+def test_captions_without_a_letter_are_in_every_format(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    lines = f"1\n00:00:01,000 --> 00:00:03,000\n<i>1984</i>\n\n2\n00:00:04,000 --> 00:00:06,000\n{EN[0]}\n\n"
+    (tmp_path / "a.srt").write_text(f"{lines}3\n00:00:07,000 --> 00:00:08,000\n♪\n♪\n", encoding="utf-8")
+    run = phi4mm("translate", "a.srt", "--to", "fr", "-f", "srt,json,txt,tsv", *ECHO)
+    assert run.returncode == 0, run.stderr
+    segments = json.loads((tmp_path / "a.fr.json").read_text(encoding="utf-8"))["segments"]
+    assert [(one["start"], one["source_text"]) for one in segments] == [(1.0, "1984"), (4.0, EN[0]), (7.0, "♪ ♪")]
+    assert [segments[place]["text"] for place in (0, 2)] == ["1984", "♪ ♪"]
+    assert [cue.text for cue in read((tmp_path / "a.fr.srt").read_bytes()).cues][::2] == ["<i>1984</i>", "♪\n♪"]
+    for format in ("txt", "tsv"):
+        text = (tmp_path / f"a.fr.{format}").read_text(encoding="utf-8")
+        assert "1984\n" in text and "♪ ♪\n" in text
+
+
 def test_text_on_stdin(phi4mm: Phi4mm) -> None:
     run = phi4mm("translate", "-", "--to", "fr", *ECHO, input=f"{EN[0]}\n\n12:30\n")
     assert run.stdout == f"Translate the text to French. {EN[0]}\n\n12:30\n"

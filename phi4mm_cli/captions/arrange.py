@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
-from phi4mm_cli.captions.grammar import CLAUSE, Grammar, grammar_of
+from phi4mm_cli.captions.grammar import CLAUSE, TORN, Grammar, grammar_of
 from phi4mm_cli.captions.pieces import columns, limit, pieces, unspaced
 from phi4mm_cli.captions.presets import LINES, PRESETS, Preset, PresetName
 from phi4mm_cli.captions.schedule import scheduled
@@ -147,7 +147,7 @@ def join(before: list[Unit], after: Sequence[Unit], grammar: Grammar) -> None:
     if before and after:
         last, first = before[-1], after[0]
         cost = grammar.cost(last.text, first.text)
-        if not last.text.endswith("."):  # which may be that of a title: Mr.
+        if cost < TORN and not last.text.endswith("."):  # which may be that of a title: Mr.
             cost = min(cost, CLAUSE)
         after = [replace(first, space="" if unspaced(last.text[-1], first.text[0]) else " ", cost=cost), *after[1:]]
     before += after

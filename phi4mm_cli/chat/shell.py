@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import re
 import shlex
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn, TextIO
 
 from phi4mm_cli import attaching, console
 from phi4mm_cli.attaching import Attachment
+from phi4mm_cli.cancel import Cancelled
 from phi4mm_cli.chat import Conversation, Event, Instructed, Reset, Turn, Undone, screen, session
 from phi4mm_cli.chat.session import Kept
-from phi4mm_cli.chat.talking import Spoken, Stopped, Talker
+from phi4mm_cli.chat.stopping import stoppable, unechoed
+from phi4mm_cli.chat.talking import Spoken, Talker
 from phi4mm_cli.errors import Phi4Error
 from phi4mm_cli.paths import from_home, is_there
 from phi4mm_cli.schema import Clip, Message
@@ -101,7 +100,7 @@ class Shell:
             console.tell(str(error), "error")
             if command is None and self.attached:
                 console.tell("what is attached stays; /undo takes it back")
-        except Stopped:
+        except Cancelled:
             console.write("\n")
             console.tell("stopped")
 
@@ -265,37 +264,3 @@ def _begin(turn: Turn) -> str:
     text = " ".join(part for part in turn.said.parts if isinstance(part, str))
     words = console.visible(" ".join(text.split())) or "what was attached"
     return words if len(words) <= 60 else f"{words[:59]}…"
-
-
-@contextmanager
-def unechoed() -> Iterator[None]:
-    """Within the context what is typed ahead is not drawn into the answer; it waits for the next prompt."""
-    try:
-        import termios
-
-        settings = termios.tcgetattr(sys.stdin)
-    except (ImportError, termios.error):  # Windows; no terminal
-        yield
-        return
-    quiet = [*settings]
-    quiet[3] &= ~termios.ECHO
-    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, quiet)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, settings)
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Within the context Ctrl-C raises Stopped, once."""
-
-    def stop(_: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would meet what cleans up after the first
-        raise Stopped
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -9,8 +9,9 @@ from functools import lru_cache
 from itertools import chain
 from typing import TypeVar
 
-from phi4mm_cli import prompt, structured
+from phi4mm_cli import cancel, prompt, structured
 from phi4mm_cli.asking import Asking
+from phi4mm_cli.cancel import Cancelled
 from phi4mm_cli.chat import Conversation, Dropped, Event, Turn
 from phi4mm_cli.errors import AnswerError, InputError
 from phi4mm_cli.flow import Flow
@@ -27,10 +28,6 @@ BUDGET = 2048  # tokens of an answer
 SEEN = 0.75  # of the room, that the pictures of one question may take
 KEPT = 0.75  # of the room, once turns have to be dropped: not one each time, for then all would be read anew each time
 NEAR = 0.9  # of the room, from which on the user is told
-
-
-class Stopped(Exception):  # noqa: N818 - not an error: the user has heard enough
-    """The answer that is being written is no longer wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +173,7 @@ class Talker:
 
         try:
             result = self._stream(Request(messages, sampling), write)
-        except Stopped:
+        except Cancelled:
             reply = _broken_off(written)
             return Spoken(Turn(said, (Message("assistant", (reply,)),)), reply.text, None)
         return Spoken(Turn(said, (_said(result),)), result.text, result.finish)
@@ -219,6 +216,7 @@ class Talker:
         answer = self._model.stream(request)
         try:
             while True:
+                cancel.check()
                 show(next(answer))
         except StopIteration as end:
             result: Result = end.value

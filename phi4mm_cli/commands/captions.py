@@ -69,7 +69,7 @@ class RuleOptions:
 
     def code(self) -> str | None:
         """Of the language; None lets the words tell. Raises UsageError."""
-        return languages.text_code(self.language)
+        return languages.caption_code(self.language)
 
 
 @app.command("check", epilog="phi4mm captions check talk.srt --captions bbc")

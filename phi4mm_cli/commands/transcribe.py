@@ -70,7 +70,7 @@ def command(
 
     def prepare(profile: Profile, _: CountTokens) -> Callable[[Source], Flow[Body]]:
         hearing.require_language(code, profile)
-        options = Options(code, terms, prompt.strip(), hearing.listening(listening, sampling, profile), output.timed)
+        options = Options(code, terms, prompt.strip(), hearing.listening(listening, sampling, profile))
         return lambda source: flow(source, options)
 
     hints = {"hotwords": ", ".join(terms), "prompt": prompt.strip()}
@@ -84,6 +84,5 @@ def command(
         recorded,
         segments=hearing.finished,
         writing={WORD_TIMES: word_timestamps},
-        timed=output.timed,
     )
     raise typer.Exit(run_files(task, inputs, batch, engine, output, log))

@@ -76,7 +76,7 @@ def command(
         for code in (spoken, target):
             hearing.require_language(code, profile)
         heard = hearing.listening(listening, sampling, profile)
-        return partial(flow, options=Options(target, count, spoken, transcript, heard, output.timed))
+        return partial(flow, options=Options(target, count, spoken, transcript, heard))
 
     recorded = {"to": target, "from": spoken, "cot": transcript, **listening.recorded(), **sampling.recorded()}
     task = Task(
@@ -87,7 +87,6 @@ def command(
         options=recorded,
         segments=partial(finished, to=target, source_language=spoken),
         writing={"bilingual": bilingual},
-        timed=output.timed,
         tag=target,
         replaced_tags=languages.TEXT,
         editions=Translations(target, spoken, transcript, bilingual),

@@ -24,7 +24,6 @@ class Options:
     terms: tuple[str, ...] = ()  # names and terms that may be said
     prompt: str = ""  # more that the model is told
     listening: Listening = field(default_factory=Listening)
-    timed: bool = True  # whether somebody will see the times
 
 
 def flow(source: Source, options: Options) -> Flow[Transcript]:
@@ -45,7 +44,7 @@ def flow(source: Source, options: Options) -> Flow[Transcript]:
 def _question(options: Options) -> Question:
     hints = TERMS.format(", ".join(options.terms)) if options.terms else ""
     hints += f" {options.prompt}" if options.prompt else ""
-    return Question(instruction(options.language), word_times=options.timed, hints=hints, terms=options.terms)
+    return Question(instruction(options.language), word_times=True, hints=hints, terms=options.terms)
 
 
 def instruction(language: str | None) -> str:

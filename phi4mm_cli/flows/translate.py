@@ -39,7 +39,6 @@ class Options:
     source_language: str | None = None  # code of the one spoken or written; None lets the model judge
     transcript: bool = False  # of speech, the transcript as well, in the same pass
     listening: Listening = field(default_factory=Listening)
-    timed: bool = True  # whether somebody will see the times
 
     @property
     def asking(self) -> Asking:
@@ -119,7 +118,7 @@ def finished(part: _Translated, to: str, source_language: str | None) -> list[Se
 def _question(options: Options) -> Question:
     name = languages.TEXT[options.to]
     if options.transcript:
-        return Question(BOTH_PROMPT.format(language=name), tellings=2, word_times=options.timed)
+        return Question(BOTH_PROMPT.format(language=name), tellings=2, word_times=True)
     return Question(PROMPT.format(language=name))
 
 

@@ -14,6 +14,8 @@ from phi4mm_cli.media.decode import open_file
 from phi4mm_cli.media.pdf import Pdf, Sheet, is_pdf, natural_size, no_page
 from phi4mm_cli.schema import Picture, Source
 
+ADVICE = "Give it a picture (png, jpg, webp, tiff, gif, bmp, avif, ...) or a PDF."
+
 BLANK_SIDE = 1000  # pixels that a page is reduced to, so that the grain of its paper and of JPEG goes
 BLANK_GREYS = 12  # of 255, between the darkest and the lightest of them
 
@@ -29,7 +31,7 @@ class Document(Closing):
         _require_unchanged(source)
         path = Path(source.path)
         self._pdf = Pdf(path) if _is_pdf(path) else None
-        self.page_count = self._pdf.page_count if self._pdf else image.page_count(path)
+        self.page_count = self._pdf.page_count if self._pdf else _pictures(path)
 
     def sheet(self, number: int) -> Sheet:
         """The size of a page as it is seen, from the headers alone."""
@@ -76,6 +78,13 @@ def page_count(path: Path) -> int:
     """How many pages a document has, from its header. Raises InputError where it is none, or cannot be opened."""
     with Document(audio.source(path)) as document:
         return document.page_count
+
+
+def _pictures(path: Path) -> int:
+    try:
+        return image.page_count(path)
+    except InputError as error:
+        raise InputError(error.message, ADVICE) if error.advice == image.ADVICE else error from None
 
 
 def read(picture: Picture) -> Image.Image:

@@ -60,11 +60,6 @@ class Form:
     sampling: SamplingOptions
     granularities: frozenset[str]
 
-    @property
-    def timed(self) -> bool:
-        """Whether somebody will see the times."""
-        return self.format in ("verbose_json", "srt", "vtt")
-
 
 class Recordings:
     """Where recordings are taken."""
@@ -76,7 +71,7 @@ class Recordings:
         """What is said in a recording. Raises Refusal, Phi4Error."""
 
         def start(form: Form, how: Listening, source: Source) -> Flow[Body]:
-            options = transcribe.Options(form.language, form.terms, form.prompt, how, form.timed)
+            options = transcribe.Options(form.language, form.terms, form.prompt, how)
             return transcribe.flow(source, options)
 
         return await self._answer(http, start, OneEach(None))
@@ -85,9 +80,7 @@ class Recordings:
         """The same in English. Raises Refusal, Phi4Error."""
 
         def start(form: Form, how: Listening, source: Source) -> Flow[Body]:
-            options = translate.Options(
-                ENGLISH, self._shared.engine.count_tokens, form.language, False, how, form.timed
-            )
+            options = translate.Options(ENGLISH, self._shared.engine.count_tokens, form.language, listening=how)
             return translate.of_speech(source, options)
 
         return await self._answer(http, start, Translations(ENGLISH, None, False, False))
