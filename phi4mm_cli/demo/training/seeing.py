@@ -184,19 +184,20 @@ class Asker:
 
 def _told(asked: str, reply: str, items: scenes.Scene, number: int = 0) -> tuple[Told, ...]:
     """Which shapes of a scene its description tells of, or the answer to a question about one of them."""
-    if asked == scenes.DESCRIBE:
+    if asked == scenes.DESCRIBE or reply[-2].isdigit():
         told: list[Told] = []
         end = 0
         for index, item in enumerate(items):
-            text = f"{item} {scenes.SPOTS[item.spot]}"
-            told.append(Told(number, text, 0, index, end))
-            end = reply.lower().index(text, end) + len(text)
+            text = f"{item} {scenes.SPOTS[item.spot]}" if asked == scenes.DESCRIBE else str(item)
+            if text in reply[end:].lower():  # of those counted only some are told
+                told.append(Told(number, text, 0, index, end))
+                end = reply.lower().index(text, end) + len(text)
         return tuple(told)
     words = set(re.findall(r"\w+", f"{asked} {reply}".lower()))
     meant = [index for index, item in enumerate(items) if {item.tint, item.shape} <= words]
     if asked.startswith("What is "):
         meant = [index for index in meant if asked == f"What is {scenes.SPOTS[items[index].spot]}?"]
-    return (Told(number, reply.rstrip("."), 0, meant[0]),) if len(meant) == 1 and not reply[0].isdigit() else ()
+    return (Told(number, reply.rstrip("."), 0, meant[0]),) if len(meant) == 1 else ()
 
 
 def batches(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 SHAPES = ("circle", "square", "triangle", "star")
@@ -54,16 +55,22 @@ def describe(items: Scene) -> str:
     return listed[0].upper() + listed[1:] + "."
 
 
+def counted(items: Sequence[Item]) -> str:
+    """How many there are, behind what they are: to tell one after the other is to count."""
+    listed = ", ".join(map(str, items))
+    return f"{listed[0].upper()}{listed[1:]}: {len(items)}." if items else "0."
+
+
 def question(rng: random.Random, items: Scene) -> tuple[str, str]:
     """A question about a scene, and its answer."""
     shapes, tints = Counter(item.shape for item in items), Counter(item.tint for item in items)
     pairs = Counter((item.shape, item.tint) for item in items)
-    asked = [("How many shapes are there?", f"{len(items)}.")]
+    asked = [("How many shapes are there?", counted(items))]
     shape, tint = rng.choice(SHAPES), rng.choice(TINTS)
     if rng.random() < 0.7:
         shape, tint = rng.choice(items).shape, rng.choice(items).tint
-    asked.append((f"How many {shape}s are there?", f"{shapes[shape]}."))
-    asked.append((f"How many {tint} shapes are there?", f"{tints[tint]}."))
+    asked.append((f"How many {shape}s are there?", counted([item for item in items if item.shape == shape])))
+    asked.append((f"How many {tint} shapes are there?", counted([item for item in items if item.tint == tint])))
     asked += [(f"What color is the {i.shape}?", f"{i.tint.capitalize()}.") for i in items if shapes[i.shape] == 1][:1]
     asked += [(f"Which shape is {i.tint}?", f"The {i.shape}.") for i in items if tints[i.tint] == 1][:1]
     single = [item for item in items if pairs[item.shape, item.tint] == 1]
