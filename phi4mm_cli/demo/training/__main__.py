@@ -21,7 +21,7 @@ from phi4mm_cli.demo.training import export, pool, stages
 from phi4mm_cli.model.checkpoint import DEMO_FOLDER
 
 STATES = Path(__file__).parent / "state"  # of a training that is not done yet
-LATER = ("speech", "see", "export")  # what needs the base model
+LATER = ("speech", "project", "see", "export")  # what needs the base model
 
 
 def main() -> None:
