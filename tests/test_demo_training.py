@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from phi4mm_cli.demo.training import architecture, export, loop, stages
+from phi4mm_cli.demo.training import architecture, export, loop, parts
 from phi4mm_cli.demo.training.examples import Encoder
 from phi4mm_cli.demo.training.looking import Labeller
 from phi4mm_cli.demo.training.seeing import Shown, example, pointers
@@ -38,7 +38,7 @@ def test_words_of_a_page_are_pointed_at_where_they_stand() -> None:
 
 def test_the_base_model_that_ships_is_what_adapters_are_trained_on(tmp_path: Path) -> None:
     export.take_base(DEMO_FOLDER, tmp_path)
-    decoder = stages.decoder(architecture.new_network(stages.vocabulary(stages.tokenizer(tmp_path))))
+    decoder = parts.decoder(architecture.new_network(parts.vocabulary(parts.tokenizer(tmp_path))))
     loop.load_state(tmp_path / "far.safetensors", decoder)
     shipped = load_file(DEMO_FOLDER / "model.safetensors")
     assert all(torch.equal(parameter.bfloat16(), shipped[name]) for name, parameter in decoder.items())

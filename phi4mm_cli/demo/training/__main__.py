@@ -18,6 +18,7 @@ from pathlib import Path
 from torch.multiprocessing.spawn import spawn
 
 from phi4mm_cli.demo.training import export, pool, stages
+from phi4mm_cli.demo.training.parts import Settings
 from phi4mm_cli.model.checkpoint import DEMO_FOLDER
 
 STATES = Path(__file__).parent / "state"  # of a training that is not done yet
@@ -48,7 +49,7 @@ def main() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    settings = stages.Settings(chosen.stage, chosen.work, chosen.workers, chosen.minutes, chosen.steps, port)
+    settings = Settings(chosen.stage, chosen.work, chosen.workers, chosen.minutes, chosen.steps, port)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # takes the workers along
     spawn(stages.work, args=(settings,), nprocs=chosen.workers, daemon=True)  # type: ignore[no-untyped-call]
 

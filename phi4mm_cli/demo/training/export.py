@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Phi4MultimodalForCausalLM
 
-from phi4mm_cli.demo.training import architecture, hearing, stages
+from phi4mm_cli.demo.training import architecture, hearing, parts
 from phi4mm_cli.demo.training.pool import Pool
 from phi4mm_cli.demo.world.lexicon import LANGUAGES
 from phi4mm_cli.model.configs import LoraSettings
@@ -23,11 +23,11 @@ LONGEST_CHUNK = 15.0  # seconds: of clips up to 30 s, which it was taught, it do
 
 def export(work: Path, target: Path) -> None:
     """Write the checkpoint of the stages whose states are in `work` into the folder `target`, which is made anew."""
-    tokens = stages.tokenizer(work)
-    network = architecture.new_network(stages.vocabulary(tokens))
+    tokens = parts.tokenizer(work)
+    network = architecture.new_network(parts.vocabulary(tokens))
     states = {name: _state(work / f"{name}.safetensors") for name in ("base", "far", "listen", "speech", "look", "see")}
     embedding = network.model.embed_tokens_extend
-    _put(stages.decoder(network), states["far"] or states["base"], "")
+    _put(parts.decoder(network), states["far"] or states["base"], "")
     for name in ("listen", "speech"):
         _put(dict(embedding.audio_embed.encoder.named_parameters()), states[name], "encoder.")
     _put(dict(embedding.audio_embed.named_parameters()), states["speech"], "projection.")
@@ -49,7 +49,7 @@ def take_base(checkpoint: Path, work: Path) -> None:
     """Make of a checkpoint's base model the state that the stage far left, with the tokenizer it goes with."""
     if not (work / "tokenizer.json").exists():
         shutil.copy(checkpoint / "tokenizer.json", work)
-    names = stages.decoder(architecture.new_network(stages.vocabulary(stages.tokenizer(work)))).keys()
+    names = parts.decoder(architecture.new_network(parts.vocabulary(parts.tokenizer(work)))).keys()
     weights = load_file(checkpoint / "model.safetensors")
     save_file({name: weights[name] for name in names}, work / "far.safetensors", {"step": "0"})
 
@@ -68,7 +68,7 @@ def _put(parameters: Mapping[str, nn.Parameter], state: Mapping[str, Tensor], pr
 
 def _write_network(network: Phi4MultimodalForCausalLM, target: Path) -> None:
     """The weights in bfloat16; what nothing reads of the vision tower is zeros, which take no space in a wheel."""
-    used = set(stages.tower(network.model.embed_tokens_extend.image_embed))
+    used = set(parts.tower(network.model.embed_tokens_extend.image_embed))
     prefix = "model.embed_tokens_extend.image_embed."
     with torch.no_grad():
         for name, parameter in network.named_parameters():

@@ -1,0 +1,126 @@
+"""The stages that train what is seen: the tower, its projection, the vision adapter."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from phi4mm_cli.demo.training import answering, architecture, looking, loop, parts, seeing
+from phi4mm_cli.demo.training.examples import Batch, Encoder
+from phi4mm_cli.demo.training.parts import Settings
+from phi4mm_cli.model import vision
+from phi4mm_cli.model.encoder import encode
+
+TOWER_FROM = 0.7  # of the steps of `see`
+
+
+def look(rank: int, settings: Settings) -> loop.Stage:
+    """The vision tower alone."""
+    tokens = parts.tokenizer(settings.folder)
+    writer = Encoder(tokens)
+    module = architecture.new_network(parts.vocabulary(tokens)).model.embed_tokens_extend.image_embed
+    heads = looking.Heads(architecture.VISION, parts.vocabulary(tokens))
+    named = {f"tower.{name}": parameter for name, parameter in parts.tower(module).items()}
+    named |= {f"heads.{name}": parameter for name, parameter in heads.named_parameters()}
+    done = loop.resumed(settings.state())
+    return loop.Stage(
+        parameters=named,
+        batches=looking.batches(writer, 1000 * done + rank, 6),
+        loss=lambda batch: looking.loss(module, heads, batch),
+        steps=settings.steps or 4000,
+        learning_rate=2e-3,
+        state=settings.state(),
+        minutes=settings.minutes,
+    )
+
+
+def project(rank: int, settings: Settings) -> loop.Stage:
+    """The projection of pictures alone: it learns to put words where the base model has them."""
+    tokens = parts.tokenizer(settings.folder)
+    network = architecture.new_network(parts.vocabulary(tokens))
+    settings.begin_from("far", parts.decoder(network))
+    image = network.model.embed_tokens_extend.image_embed
+    settings.begin_from("look", {f"tower.{name}": parameter for name, parameter in parts.tower(image).items()})
+    network.requires_grad_(False)
+    named = _projection(image)
+    for parameter in named.values():
+        parameter.requires_grad_(True)
+
+    def loss(batch: list[looking.Seen] | list[looking.Strip]) -> tuple[Tensor, dict[str, float]]:
+        with torch.no_grad():
+            features = looking.encoded(image, batch)
+        words = looking.labels(batch)[:, looking.WORD]
+        guide, right = answering.guide_loss(network, [_projected(image, features)], [words], 0.03)
+        return guide, {"guide": float(guide.detach()), "guided": right}
+
+    batches = looking.batches(Encoder(tokens), 1000 * loop.resumed(settings.state()) + rank, 6)
+    return loop.Stage(named, batches, loss, settings.steps or 1000, 2e-3, settings.state(), settings.minutes)
+
+
+def _projection(image: nn.Module) -> dict[str, nn.Parameter]:
+    return {f"image_projection.{name}": p for name, p in image.named_parameters() if "img_projection" in name}
+
+
+def _projected(image: Any, features: Tensor) -> Tensor:
+    projected: Tensor = image.img_projection_down(nn.functional.gelu(image.img_projection_up(features)))
+    return projected
+
+
+def see(rank: int, settings: Settings) -> loop.Stage:
+    """The vision adapter and the projections, on a base model and an audio encoder that stay as they are.
+
+    The tower, which takes most of the time, learns in the later part only.
+    """
+    writer, network, pool = parts.with_adapter(settings, "vision")
+    audio, image = network.model.embed_tokens_extend.audio_embed, network.model.embed_tokens_extend.image_embed
+    settings.begin_from("speech", {f"encoder.{n}": p for n, p in audio.encoder.named_parameters()})
+    heads = looking.Heads(architecture.VISION, parts.vocabulary(writer.tokenizer))
+    named = {f"tower.{name}": parameter for name, parameter in parts.tower(image).items()}
+    named |= {f"heads.{name}": parameter for name, parameter in heads.named_parameters()}
+    projection = _projection(image)
+    if not settings.state().exists():
+        settings.begin_from("look", named)
+        settings.begin_from("project", projection)
+        # It writes down the words that it finds in media, in their order, and answers questions: so will this one.
+        architecture.begin_adapter(network, "vision", "speech", load_file(settings.state("speech")))
+    named |= projection
+    named |= {f"audio_projection.{n}": p for n, p in audio.named_parameters() if "_for_vision_speech" in n}
+    named = parts.thawed(network, named)
+    steps, done = settings.steps or 5000, loop.resumed(settings.state())
+    batches = seeing.batches(pool, writer, 1000 * done + rank, done / steps, 1 / steps, 7, 0.2, architecture.SWITCH)
+    pointing = answering.Pointing(network)
+    numbers = itertools.count(done)
+
+    def loss(drawn: tuple[list[seeing.Shown], Batch]) -> tuple[Tensor, dict[str, float]]:
+        shown, batch = drawn
+        seen = [picture for item in shown for picture in item.seen]
+        thawed = next(numbers) >= TOWER_FROM * steps
+        with torch.set_grad_enabled(thawed):
+            features = vision.encode(image, [picture.crops for picture in seen])
+        embedded = [_projected(image, rows) for rows in features]
+        guide, right = answering.guide_loss(network, embedded, [picture.words for picture in seen], 0.03)
+        clips = [item.clip for item in shown if item.clip is not None]
+        with torch.no_grad():
+            heard = encode(audio.encoder, [clip.features for clip in clips]) if clips else []
+        spoken = [
+            audio.down_proj_for_vision_speech(nn.functional.gelu(audio.up_proj_for_vision_speech(rows)))
+            for rows in heard
+        ]
+        media = {writer.special["<|image|>"]: embedded, writer.special["<|audio|>"]: spoken}
+        total, figures = parts.answer_loss(network, batch, answering.embeddings(network, batch, media))
+        wanted = [seeing.pointers(writer, item, ids) for item, ids in zip(shown, batch.ids, strict=True)]
+        pointed = pointing.loss(batch, wanted)
+        # Mirrored, so that what the projection for speech alone gives would not be understood beside a picture.
+        told, _ = answering.guide_loss(network, [-rows for rows in spoken], [clip.words for clip in clips])
+        figures |= {"guided": right, "pointed": float(pointed.detach())}
+        total = total + guide + 0.3 * (told + pointed)
+        if thawed:
+            apart, seen_right = heads.loss(torch.cat(features), torch.cat([picture.labels for picture in seen]))
+            total, figures = total + 0.1 * apart, figures | {"letters": seen_right.get("letters", 0.0)}
+        return total, figures
+
+    return loop.Stage(named, batches, loss, steps, 8e-4, settings.state(), settings.minutes)
