@@ -19,7 +19,8 @@ from typing import Any, ClassVar, Self
 
 import phi4mm_cli
 from phi4mm_cli.engines import Listener
-from phi4mm_cli.engines.pool import PoolEngine, Worker
+from phi4mm_cli.engines.place import Worker
+from phi4mm_cli.engines.pool import PoolEngine
 from phi4mm_cli.errors import MissingError, RequestError, UsageError
 from phi4mm_cli.model.checkpoint import DEMO, Adapters, resolve
 from phi4mm_cli.paths import from_home

@@ -14,7 +14,8 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
 from phi4mm_cli.engines import Listener
-from phi4mm_cli.engines.pool import PoolEngine, Worker
+from phi4mm_cli.engines.place import Worker
+from phi4mm_cli.engines.pool import PoolEngine
 from phi4mm_cli.engines.worker import serve
 from phi4mm_cli.errors import RequestError
 from phi4mm_cli.model.checkpoint import Checkpoint
