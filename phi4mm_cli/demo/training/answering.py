@@ -272,10 +272,11 @@ class Pointing:
         self._model = network.model
         self._attention: Any = network.model.layers[POINTING_LAYER].self_attn
         self._output = torch.zeros(())
+        self.met = torch.zeros(())  # what the layer is given, (rows, tokens, width)
         self._attention.qkv_proj.register_forward_hook(self._meet)
 
     def _meet(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        self._output = output
+        self.met, self._output = args[0], output
 
     def loss(self, batch: Batch, wanted: Sequence[Sequence[Pointer]]) -> Tensor:
         """The negative log-likelihood, in the head's look over all tokens before, of the places wanted in each row."""

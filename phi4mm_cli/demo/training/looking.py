@@ -21,8 +21,9 @@ CELL = 28  # pixels of the scaled picture that one position stands for
 LETTERS = string.digits + string.ascii_letters + string.punctuation
 LETTERS_PER_POSITION = 4
 # What a label holds: shape, tint, four letters from left to right, token id of the word; and where there is a
-# shape, the row and the column in the crop, and which of the picture's shapes it is, from 1.
-SHAPE, TINT, LETTER, WORD, ROW, COLUMN, ITEM, LABELS = 0, 1, 2, 6, 7, 8, 9, 10
+# shape, the row and the column in the crop, which of the picture's shapes it is, and which of nine places it stands at,
+# all from 1.
+SHAPE, TINT, LETTER, WORD, ROW, COLUMN, ITEM, SPOT, LABELS = 0, 1, 2, 6, 7, 8, 9, 10, 11
 SHAPES = (*scenes.SHAPES, "bar")
 STRIP_ROWS = 4
 STRIPS_SHARE = 0.7  # of the batches
@@ -110,6 +111,11 @@ class Labeller:
             grid[(*area, ROW)] = 1 + torch.arange(rows)[area[0], None] % POSITIONS
             grid[(*area, COLUMN)] = 1 + torch.arange(columns)[None, area[1]] % POSITIONS
             grid[(*area, ITEM)] = 1 + number // 2  # a shape is told by two marks: shape and tint
+            down_by, right_by = (
+                int(3 * (first + last) / 2 / whole)
+                for first, last, whole in ((top, bottom, rows), (left, right, columns))
+            )
+            grid[(*area, SPOT)] = 1 + 3 * min(down_by, 2) + min(right_by, 2)
             # In the middle of each stand its two words, once and side by side as in writing: "red circle".
             middle = (int((top + bottom) / 2), int((left + right) / 2 - 0.5) + (kind == SHAPE))
             grid[(*middle, WORD)] = self._names[mark.text]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from phi4mm_cli.demo.training import answering, architecture, looking, loop, parts, seeing
 from phi4mm_cli.demo.training.examples import Batch, Encoder
 from phi4mm_cli.demo.training.parts import Settings
+from phi4mm_cli.demo.world import scenes
 from phi4mm_cli.model import vision
 from phi4mm_cli.model.encoder import encode
 
@@ -87,7 +88,8 @@ def see(rank: int, settings: Settings) -> loop.Stage:
         settings.begin_from("project", projection)
         # It writes down the words that it finds in media, in their order, and answers questions: so will this one.
         architecture.begin_adapter(network, "vision", "speech", load_file(settings.state("speech")))
-    named |= projection
+    places = nn.Linear(network.config.hidden_size, len(scenes.SPOTS) + 1)
+    named |= projection | {f"places.{name}": parameter for name, parameter in places.named_parameters()}
     named |= {f"audio_projection.{n}": p for n, p in audio.named_parameters() if "_for_vision_speech" in n}
     named = parts.thawed(network, named)
     steps, done = settings.steps or 5000, loop.resumed(settings.state())
@@ -116,10 +118,18 @@ def see(rank: int, settings: Settings) -> loop.Stage:
         pointed = pointing.loss(batch, wanted)
         # Mirrored, so that what the projection for speech alone gives would not be understood beside a picture.
         told, _ = answering.guide_loss(network, [-rows for rows in spoken], [clip.words for clip in clips])
+        # Where a shape stands is to be known there by the layer that looks for it.
+        labels = torch.cat([picture.labels for picture in seen])
+        there = labels[:, looking.SPOT] > 0
+        placed = torch.zeros(())
+        if there.any():
+            guessed = places(pointing.met[batch.ids == writer.special["<|image|>"]][there])
+            placed = nn.functional.cross_entropy(guessed, labels[there, looking.SPOT])
+            figures["placed"] = float((guessed.detach().argmax(-1) == labels[there, looking.SPOT]).float().mean())
         figures |= {"guided": right, "pointed": float(pointed.detach())}
-        total = total + guide + 0.3 * (told + pointed)
+        total = total + guide + 0.3 * (told + pointed + placed)
         if thawed:
-            apart, seen_right = heads.loss(torch.cat(features), torch.cat([picture.labels for picture in seen]))
+            apart, seen_right = heads.loss(torch.cat(features), labels)
             total, figures = total + 0.1 * apart, figures | {"letters": seen_right.get("letters", 0.0)}
         return total, figures
 
