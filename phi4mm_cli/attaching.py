@@ -8,12 +8,14 @@ from pathlib import Path
 
 from phi4mm_cli import texts
 from phi4mm_cli.errors import InputError
-from phi4mm_cli.media import DOCUMENT_SUFFIXES
+from phi4mm_cli.media import AUDIO_SUFFIXES, DOCUMENT_SUFFIXES, VIDEO_SUFFIXES
 from phi4mm_cli.paths import from_home
 from phi4mm_cli.schema import Clip, Message, Part, Picture
 
 MOST_TEXT = 2**24  # bytes of a document: 131,072 tokens of 128 letters each, the longest there are
 LONGEST_NAME = 80  # letters
+PDF = {".pdf"}
+WAYS = {"audio": AUDIO_SUFFIXES, "video": VIDEO_SUFFIXES, "doc": PDF, "image": DOCUMENT_SUFFIXES - PDF}  # to attach it
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,12 @@ def message(words: str | None, attachments: Iterable[Attachment], room: int | No
 
 def picture(path: Path) -> Attachment:
     """A picture. Raises InputError."""
-    return _attached(path, _picture)
+    return _attached(path, _picture, "image")
 
 
 def recording(path: Path) -> Attachment:
     """A recording, from its beginning to its end. Raises InputError."""
-    return _attached(path, _recording)
+    return _attached(path, _recording, "audio")
 
 
 def document(path: Path) -> Attachment:
@@ -64,19 +66,23 @@ def document(path: Path) -> Attachment:
 
     Raises InputError.
     """
-    return _attached(path, _document)
+    return _attached(path, _document, "doc")
 
 
 def video(path: Path) -> Attachment:
     """Frames of a video, evenly spread, and its sound. Raises InputError."""
-    return _attached(path, _video)
+    return _attached(path, _video, "video")
 
 
-def _attached(path: Path, read: Callable[[Path], Iterable[Part | Damage]]) -> Attachment:
+def _attached(path: Path, read: Callable[[Path], Iterable[Part | Damage]], way: str) -> Attachment:
     path = from_home(path)
     try:
         found = [*read(path.absolute())]
     except InputError as error:
+        suffix = path.suffix.lower()
+        better = next((name for name, suffixes in WAYS.items() if suffix in suffixes), way)
+        if way not in (better, "doc") and path.exists():  # a document may be a picture
+            raise InputError(f"{path}: {error.message}", f"Attach it with /{better}, or --{better}") from None
         raise InputError(f"{path}: {error.message}", error.advice) from None
     parts = tuple(part for part in found if not isinstance(part, Damage))
     damage = [f"{path}: {part.what}" for part in found if isinstance(part, Damage)]

@@ -133,6 +133,19 @@ def test_pages_with_text_are_text_and_others_pictures(tmp_path: Path) -> None:
         parts("q.wav")
 
 
+def test_what_is_attached_in_a_wrong_way_is_sent_the_right_one(tmp_path: Path) -> None:
+    write_texts(tmp_path / "page.pdf", [["One"]])
+    for attach, name, way in (
+        (attaching.picture, "page.pdf", "doc"),
+        (attaching.picture, "q.wav", "audio"),
+        (attaching.recording, "p.png", "image"),
+        (attaching.video, "p.png", "image"),
+    ):
+        with pytest.raises(InputError) as refused:
+            attach(tmp_path / name)
+        assert refused.value.advice == f"Attach it with /{way}, or --{way}"
+
+
 def test_a_text_is_known_by_how_it_begins(tmp_path: Path) -> None:
     written = {"main.ts": "const n: number = 1;", "build.log": "\x1b[31merror\x1b[0m: 10%\b\b\b20%"}
     for name, text in written.items():
