@@ -34,7 +34,7 @@ SHARES = {
 }
 BEYOND_SHARE, BEYOND_FROM = 0.01, 0.5  # batches of one picture of more than 4,096 tokens, in the later part
 BEYOND_SIZE = 1700  # pixels to a side
-LARGEST, SIZED_SHARE = 900, 0.2  # pixels to a side; of the pictures that are not of one crop's size
+LARGEST, SIZED_SHARE = 900, 0.35  # pixels to a side; of the pictures that are not of one crop's size
 MORE = 6  # questions about a scene behind the first one, at most: a picture takes long to see, and an answer little
 ALIKE = 256  # tokens by which conversations of one batch may differ in length
 
@@ -101,12 +101,10 @@ class Asker:
         drawn, reply = scenes.difference(self.rng)
         odd = int(reply.split()[1].rstrip(":")) - 1
         other = (odd + 1) % len(drawn)
-        index = next(
-            number for number, (one, two) in enumerate(zip(drawn[odd], drawn[other], strict=True)) if one != two
-        )
+        (new,), (old,) = drawn[odd], drawn[other]
         told = (
-            Told(0, f"{odd + 1}: it has {drawn[odd][index]}", odd, index),
-            Told(0, f"the others have {drawn[other][index]}", other, index),
+            Told(0, f"{odd + 1}: it has {new}", odd, 0),
+            Told(0, f"the others have {old}", other, 0),
         )
         return self._shown([self._scene(items, None) for items in drawn], scenes.DIFFERENCE, reply, told=told)
 

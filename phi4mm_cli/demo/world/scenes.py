@@ -87,17 +87,15 @@ DIFFERENCE = "Which image is different, and how?"
 
 
 def difference(rng: random.Random) -> tuple[tuple[Scene, ...], str]:
-    """Three scenes, one of which differs in one shape, and the answer to DIFFERENCE."""
-    common = scene(rng, most=3)
-    index = rng.randrange(len(common))
-    old = common[index]
+    """Three scenes of one shape, one of which has another, and the answer to DIFFERENCE."""
+    (old,) = scene(rng, most=1)
     if rng.random() < 0.5:
         new = replace(old, tint=rng.choice([tint for tint in TINTS if tint != old.tint]))
     else:
         new = replace(old, shape=rng.choice([shape for shape in SHAPES if shape != old.shape]))
-    scenes = [common] * 3
+    scenes = [(old,)] * 3
     odd = rng.randrange(3)
-    scenes[odd] = (*common[:index], new, *common[index + 1 :])
+    scenes[odd] = (new,)
     return tuple(scenes), f"Image {odd + 1}: it has {new}, the others have {old}."
 
 
