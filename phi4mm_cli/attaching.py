@@ -9,13 +9,11 @@ from pathlib import Path
 from phi4mm_cli import texts
 from phi4mm_cli.errors import InputError
 from phi4mm_cli.media import AUDIO_SUFFIXES, DOCUMENT_SUFFIXES, VIDEO_SUFFIXES
-from phi4mm_cli.paths import from_home
+from phi4mm_cli.paths import from_home, is_there
 from phi4mm_cli.schema import Clip, Message, Part, Picture
 
 MOST_TEXT = 2**24  # bytes of a document: 131,072 tokens of 128 letters each, the longest there are
 LONGEST_NAME = 80  # letters
-PDF = {".pdf"}
-WAYS = {"audio": AUDIO_SUFFIXES, "video": VIDEO_SUFFIXES, "doc": PDF, "image": DOCUMENT_SUFFIXES - PDF}  # to attach it
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +30,9 @@ class Damage:
     """A file ends before it should; what could be read of it is used."""
 
     what: str
+
+
+Attach = Callable[[Path], Attachment]  # raises InputError
 
 
 def message(words: str | None, attachments: Iterable[Attachment], room: int | None = None) -> Message:
@@ -53,12 +54,12 @@ def message(words: str | None, attachments: Iterable[Attachment], room: int | No
 
 def picture(path: Path) -> Attachment:
     """A picture. Raises InputError."""
-    return _attached(path, _picture, "image")
+    return _attached(path, _picture)
 
 
 def recording(path: Path) -> Attachment:
     """A recording, from its beginning to its end. Raises InputError."""
-    return _attached(path, _recording, "audio")
+    return _attached(path, _recording)
 
 
 def document(path: Path) -> Attachment:
@@ -66,23 +67,40 @@ def document(path: Path) -> Attachment:
 
     Raises InputError.
     """
-    return _attached(path, _document, "doc")
+    return _attached(path, _document)
 
 
 def video(path: Path) -> Attachment:
     """Frames of a video, evenly spread, and its sound. Raises InputError."""
-    return _attached(path, _video, "video")
+    return _attached(path, _video)
 
 
-def _attached(path: Path, read: Callable[[Path], Iterable[Part | Damage]], way: str) -> Attachment:
+PDF = {".pdf"}
+WAYS: dict[str, tuple[Attach, frozenset[str]]] = {  # by which a chat is given files, and the suffixes of each
+    "image": (picture, DOCUMENT_SUFFIXES - PDF),
+    "audio": (recording, AUDIO_SUFFIXES),
+    "video": (video, VIDEO_SUFFIXES),
+    "doc": (document, frozenset(PDF)),
+}
+
+
+def attached(way: str, path: Path) -> Attachment:
+    """A file that a chat is given by one of WAYS. Raises InputError, which names a better way where there is one."""
+    attach, _ = WAYS[way]
+    try:
+        return attach(path)
+    except InputError as error:
+        better = next((name for name, (_, suffixes) in WAYS.items() if path.suffix.lower() in suffixes), way)
+        if way in (better, "doc") or not is_there(from_home(path)):  # a document may be a picture
+            raise
+        raise InputError(error.message, f"Attach it with /{better}, or --{better}") from None
+
+
+def _attached(path: Path, read: Callable[[Path], Iterable[Part | Damage]]) -> Attachment:
     path = from_home(path)
     try:
         found = [*read(path.absolute())]
     except InputError as error:
-        suffix = path.suffix.lower()
-        better = next((name for name, suffixes in WAYS.items() if suffix in suffixes), way)
-        if way not in (better, "doc") and path.exists():  # a document may be a picture
-            raise InputError(f"{path}: {error.message}", f"Attach it with /{better}, or --{better}") from None
         raise InputError(f"{path}: {error.message}", error.advice) from None
     parts = tuple(part for part in found if not isinstance(part, Damage))
     damage = [f"{path}: {part.what}" for part in found if isinstance(part, Damage)]

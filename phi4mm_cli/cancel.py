@@ -26,9 +26,9 @@ def cancelled_when(unwanted: Callable[[], bool]) -> Iterator[None]:
 
 @contextmanager
 def in_one_piece() -> Iterator[None]:
-    """Within the context, in this thread, work ends where it asks whether to go on, and no signal breaks in.
+    """Within the context, in this thread, unwanted work ends only where it asks whether to go on.
 
-    What is broken off while it is imported cannot be imported again.
+    What is broken off while it is imported cannot be imported again. A signal that ends the program still does.
     """
     token = _whole.set(True)
     try:

@@ -6,7 +6,6 @@ French and Spanish, of which it judged 87 %, nor in `tests/data/languages.json`.
 
 from __future__ import annotations
 
-import tempfile
 from functools import lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -49,7 +48,7 @@ def _identifier() -> LanguageIdentifier:
         identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True, min_confidence=SURE)
     except OSError as error:  # it is unpacked into a temporary file
         raise StorageError(
-            f"what tells languages cannot be unpacked in {tempfile.gettempdir()}: {error.strerror}",
+            f"what tells languages cannot be unpacked into a temporary file: {error.strerror}",
             "Free some space, or set TMPDIR to another folder",
         ) from error
     identifier.set_languages(languages.TEXT)

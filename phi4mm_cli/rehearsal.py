@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
@@ -114,13 +115,17 @@ def _summed(desk: Desk, total: _Sum, engine: EngineOptions) -> Iterator[str]:
 
 def _of_model(engine: EngineOptions) -> str:
     from phi4mm_cli.model.checkpoint import cached, local_folder, resolve, ways_on
-    from phi4mm_cli.model.folder import in_gb, numbers_in
+    from phi4mm_cli.model.folder import in_gb, numbers_in, shards_of
+    from phi4mm_cli.model.layout import ADAPTERS
 
     folder = local_folder(engine.model, engine.revision) or cached(engine.model, engine.revision)
     if folder is None:
         return f"the model {engine.model} is not on this machine yet. {ways_on(engine.model, engine.revision)}"
     model = resolve(engine.model, engine.revision, engine.adapters())
-    numbers = sum(map(numbers_in, folder.rglob("*.safetensors")))
+    beside = {name: folder / f"{name}-lora" for name in ADAPTERS} if model.layout == "native" else {}
+    adapters = {**beside, **dict(model.adapters)}.values()
+    files = [*map(folder.joinpath, shards_of(folder)), *chain(*(place.glob("*.safetensors") for place in adapters))]
+    numbers = sum(map(numbers_in, files))
     kind = model.dtype or engine.dtype
     kinds = USUAL if kind == DtypeName.AUTO else {kind: 4 if kind == DtypeName.FLOAT32 else 2}
     takes = " or ".join(f"{in_gb(size * numbers)} of memory in {name}" for name, size in kinds.items())

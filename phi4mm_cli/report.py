@@ -103,6 +103,7 @@ class Loading:
         self._held: list[str] | None = [] if waits else None
         self._log = log
         self._began: float | None = None
+        self._done = 0
         self._next_line = SILENT_SECONDS
         self.bar: Display | None = None
 
@@ -126,7 +127,9 @@ class Loading:
     def loaded(self, done: int, total: int) -> None:
         """So many bytes have been read."""
         now = time.monotonic()
-        self._began = self._began if self._began is not None else now
+        if self._began is None or done < self._done:  # a load that was stopped begins anew
+            self._began, self._next_line = now, SILENT_SECONDS
+        self._done = done
         seconds = max(now - self._began, 1e-3)
         state = f"{done / 1e9:.1f} of {total / 1e9:.1f} GB, {done / 1e6 / seconds:.0f} MB/s"
         if self.bar is not None:

@@ -135,15 +135,20 @@ def test_pages_with_text_are_text_and_others_pictures(tmp_path: Path) -> None:
 
 def test_what_is_attached_in_a_wrong_way_is_sent_the_right_one(tmp_path: Path) -> None:
     write_texts(tmp_path / "page.pdf", [["One"]])
-    for attach, name, way in (
-        (attaching.picture, "page.pdf", "doc"),
-        (attaching.picture, "q.wav", "audio"),
-        (attaching.recording, "p.png", "image"),
-        (attaching.video, "p.png", "image"),
+    for given, name, way in (
+        ("image", "page.pdf", "doc"),
+        ("image", "q.wav", "audio"),
+        ("audio", "p.png", "image"),
+        ("video", "p.png", "image"),
     ):
         with pytest.raises(InputError) as refused:
-            attach(tmp_path / name)
+            attaching.attached(given, tmp_path / name)
         assert refused.value.advice == f"Attach it with /{way}, or --{way}"
+    with pytest.raises(InputError, match="cannot"):
+        attaching.attached("audio", tmp_path / f"{'a' * 300}.png")
+    with pytest.raises(InputError) as refused:  # `tools call` knows no documents
+        attaching.picture(tmp_path / "page.pdf")
+    assert "/doc" not in refused.value.advice
 
 
 def test_a_text_is_known_by_how_it_begins(tmp_path: Path) -> None:

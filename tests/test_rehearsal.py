@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,13 @@ def test_pages_and_models(phi4mm: Phi4mm) -> None:
     for path in resolve("demo").path.rglob("*.safetensors"):
         with safe_open(path, "numpy") as weights:
             count += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
-    assert f"the model demo takes {4 * count / 1e6:.1f} MB of memory in float32, and" in run.stderr
+    takes = f"takes {4 * count / 1e6:.1f} MB of memory in float32, and"
+    assert f"the model demo {takes}" in run.stderr
+    shutil.copytree(resolve("demo").path, "copy")
+    shutil.copytree("copy/speech-lora", "copy/checkpoint-1")  # what a training has left is not loaded
+    assert takes in phi4mm("ocr", "scan.pdf", "-n", "--model", "./copy").stderr
+    adapted = phi4mm("ocr", "scan.pdf", "-n", "--model", "demo", "--adapter", "speech=copy/checkpoint-1")
+    assert takes in adapted.stderr  # in place of its own
     missing = phi4mm("ocr", "scan.pdf", "-n")
     assert (missing.returncode, "is not on this machine yet" in missing.stderr) == (0, True)
 

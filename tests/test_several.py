@@ -214,6 +214,20 @@ def test_streams(tiny: Path) -> None:
         assert {further.key: end.value.value} == answers(several, further)
 
 
+def test_a_streamed_answer_shows_that_a_device_works(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(several_devices, "LOST_IN_A_ROW", 2)
+    asked = request("a b c d", budget=5)
+    with SeveralEngine(resolve(str(tiny)), ["cpu"]) as several:
+        [worker] = several._workers
+        for _ in range(2):
+            assert [*several.stream(asked)]
+            assert worker.process is not None
+            worker.process.kill()
+            with pytest.raises(RequestError, match="ended with exit code -9"):
+                [*several.stream(asked)]
+        assert not worker.lost
+
+
 # ------------------------------------------------------------------------------------------------ the end of a run
 
 

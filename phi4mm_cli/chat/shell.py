@@ -24,8 +24,6 @@ from phi4mm_cli.schema import Clip, Message
 _COMMAND = re.compile(r"/([a-z?]+)(?:\s+(.*))?", re.DOTALL)
 QUOTES = '"""'  # around a question of several lines
 
-Attach = Callable[[Path], Attachment]
-
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -51,12 +49,6 @@ COMMANDS = (
     Command("help", "", "Show this."),
     Command("quit", "", "Leave, as Ctrl-D does."),
 )
-ATTACH: dict[str, Attach] = {
-    "image": attaching.picture,
-    "audio": attaching.recording,
-    "video": attaching.video,
-    "doc": attaching.document,
-}
 KEYS = (
     'Alt-Enter begins a new line; so does Enter after """, up to the next """.',
     "Ctrl-C stops an answer: what was said of it is kept. Ctrl-D leaves.",
@@ -106,8 +98,8 @@ class Shell:
 
     def _command(self, typed: str, rest: str) -> None:
         name = {"exit": "quit", "bye": "quit", "?": "help"}.get(typed, typed)
-        if name in ATTACH:
-            self._attach(ATTACH[name], rest)
+        if name in attaching.WAYS:
+            self._attach(name, rest)
         elif name in self._done:
             self._done[name](rest)
         else:
@@ -160,12 +152,12 @@ class Shell:
 
     # ------------------------------------------------------------------------------------------------- the rest
 
-    def _attach(self, read: Attach, rest: str) -> None:
+    def _attach(self, way: str, rest: str) -> None:
         if not rest:
             console.tell("which file?", "error")
         for path in paths(rest):
             with stoppable():
-                attachment = read(path)
+                attachment = attaching.attached(way, path)
             if attachment.damage:
                 console.tell(f"{attachment.damage}; what could be read is used", "warning")
             self.attached.append(attachment)

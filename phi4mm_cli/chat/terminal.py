@@ -9,16 +9,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from phi4mm_cli import console
+from phi4mm_cli import attaching, console
 from phi4mm_cli.attaching import Attachment
-from phi4mm_cli.chat.shell import ATTACH, COMMANDS, Left, Shell, is_open
+from phi4mm_cli.chat.shell import COMMANDS, Left, Shell, is_open
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import Completer
     from prompt_toolkit.key_binding import KeyBindings
 
-WITH_PATHS = {*ATTACH, "save", "load"}
+WITH_PATHS = {*attaching.WAYS, "save", "load"}
 MENU = 4  # lines kept free below the prompt
 
 

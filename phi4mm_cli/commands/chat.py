@@ -64,17 +64,17 @@ class MediaOptions:
 
     def attachments(self) -> list[Attachment]:
         """All of them, read as far as is needed to know what they are. Raises InputError."""
-        return [read(path) for read, paths in self._given() for path in paths]
+        return [attaching.attached(way, path) for way, paths in self._given() for path in paths]
 
     def names(self) -> tuple[str, ...]:
         """As they were given."""
         return tuple(str(path) for _, paths in self._given() for path in paths)
 
-    def _given(self) -> Iterator[tuple[Callable[[Path], Attachment], list[Path]]]:
-        yield attaching.picture, self.image or []
-        yield attaching.recording, self.audio or []
-        yield attaching.video, self.video or []
-        yield attaching.document, self.doc or []
+    def _given(self) -> Iterator[tuple[str, list[Path]]]:
+        yield "image", self.image or []
+        yield "audio", self.audio or []
+        yield "video", self.video or []
+        yield "doc", self.doc or []
 
 
 @dataclass(frozen=True, slots=True)

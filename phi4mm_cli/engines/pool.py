@@ -11,10 +11,11 @@ import time
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Generator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import Any, ClassVar, Generic, TypeVar
 
+from phi4mm_cli import cancel
 from phi4mm_cli.closing import Closing
 from phi4mm_cli.engines import Listener, Silence
 from phi4mm_cli.engines.local import BATCHES_IN_HAND, LocalEngine, Outcome
@@ -125,7 +126,9 @@ class PoolEngine(Closing, Generic[W]):
         worker.streams = True
         try:
             while worker.streams:
-                kind, content = self._receive(worker)
+                with nullcontext() if worker.loaded else cancel.in_one_piece():
+                    kind, content = self._receive(worker)
+                cancel.check()
                 if kind == "piece":
                     yield content
                 elif kind == "answer":
@@ -274,6 +277,7 @@ class PoolEngine(Closing, Generic[W]):
     def _break_off(self, worker: W) -> None:
         """End an answer that nobody waits for any more."""
         self._send(worker, "enough")
-        while self._receive(worker)[0] not in ("answer", "failed", "lost"):
-            pass
+        with cancel.in_one_piece():  # it may be at loading the model
+            while self._receive(worker)[0] not in ("answer", "failed", "lost"):
+                pass
         worker.streams = False

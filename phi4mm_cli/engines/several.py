@@ -65,12 +65,18 @@ class SeveralEngine(PoolEngine[_ProcessWorker]):
         assert worker.connection is not None and worker.process is not None
         worker.connection.close()
         worker.process.join(PATIENCE)
-        worker.losses = 1 if worker.rows else worker.losses + 1
+        worker.losses += 1
         worker.connection, worker.ready, worker.lost = None, False, worker.losses >= LOST_IN_A_ROW
         worker.rows, worker.read = 0, (0, 0)
         message = f"the process on {worker.device} ended with exit code {worker.process.exitcode}"
         worker.process.kill()  # one that does not end by itself
         return RequestError(message, "The system may have ended it for want of memory; its log would say so")
+
+    def _receive(self, worker: _ProcessWorker) -> tuple[str, Any]:
+        kind, content = super()._receive(worker)
+        if kind == "outcomes" or (kind == "answer" and content is not None):
+            worker.losses = 0
+        return kind, content
 
     def _end(self) -> None:
         processes = [worker.process for worker in self._workers if worker.process is not None and worker.process.pid]

@@ -8,7 +8,7 @@
     results/HASH.json         the last result of an input as it was before it was written to its outputs (`results`)
     results.jsonl             short results; results-3-of-8.jsonl of a shard, until a run of all inputs takes them in
 
-A line is a JSON object in ASCII, handed to the system in one piece. It outlives the program, killed or not; nothing is
+A line is a JSON object in UTF-8, handed to the system in one piece. It outlives the program, killed or not; nothing is
 synced to the disk, so that a power cut may take the last lines: what they told of is done again. A line that is torn,
 by a full disk or by such an end, is passed over by its reader, and the next one begins on a line of its own. Each has
 `event` and `at` (seconds since 1970), and as `event` says:

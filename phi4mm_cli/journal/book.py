@@ -112,7 +112,7 @@ class Journal(NoJournal):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
+        if error is not None and not isinstance(error, BrokenPipeError):  # nobody reads on: the run is cut off
             with suppress(StorageError):
                 self.ended(exit_code_of(error))
         self._results.close()

@@ -87,6 +87,7 @@ class Results:
         with self._reading:
             if self._short is None:
                 self._short = self._places()
+            self._files()
         name = file_name(key)
         for pile, place, _ in reversed([*self._short.get(name, {}).values()]):
             if (found := pile.at(place)) is not None and found.get("of") == name:  # another run may have rewritten it
