@@ -196,6 +196,8 @@ def _plan(asked: Asked, output: OutputOptions, together: bool, to_files: bool) -
         return Plan(None, formats, rules)
     if single and not formats and output.output_dir is None and not to_files:
         return Plan(None, (), rules)
+    if output.output_dir is not None:
+        files.check_folder_name(output.output_dir)
     return Plan(output.output_dir or Path(), formats, rules)
 
 

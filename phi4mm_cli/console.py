@@ -127,10 +127,20 @@ def can_ask() -> bool:
 
 
 def confirm(question: str) -> bool:
-    """Whether the user answers yes. Anything but that is a no."""
+    """Whether the user answers yes. Anything but that is a no, and what was typed before the question is no answer."""
+    _forget_typed()
     sys.stderr.write(f"phi4mm: {question} [y/N] ".encode("utf-8", "replace").decode())
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _forget_typed() -> None:
+    try:
+        import termios
+
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)
+    except (ImportError, OSError, termios.error):  # Windows; no terminal
+        pass
 
 
 def visible(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 LINE_SECONDS = 60.0  # between the lines that are said off a terminal
+PIPE_SECONDS = 0.5  # after something was written to a pipe, in which the bar stays away
 WIDEST_TITLE = 30  # columns of an input's name
 
 Tally = Callable[[], str]
@@ -68,6 +71,7 @@ class Display:
         self.has_shown = False  # the text of the only input
         self._began = time.monotonic()
         self._next_line = self._began + LINE_SECONDS
+        self._back_at: float | None = None  # the time at which the bar may be drawn again
         self._bar = progress.add_task(self._title, total=None, state=self.state()) if progress is not None else None
 
     def expect(self, name: str, length: float | None) -> None:
@@ -116,13 +120,17 @@ class Display:
 
     @contextmanager
     def aside(self, stdout: TextIO) -> Iterator[None]:
-        """Take the bar away while something is written to `stdout`, where that is a terminal too."""
-        if self._progress is None or not stdout.isatty():
+        """Take the bar away while something is written to `stdout`, where that is a terminal too, or leads to one."""
+        if self._progress is None or not (stdout.isatty() or _is_pipe(stdout)):
             yield
             return
         self._progress.stop()
         yield
-        self._progress.start()
+        if stdout.isatty():
+            self._progress.start()
+        else:  # whoever reads the pipe may write on the same terminal, now
+            stdout.flush()
+            self._back_at = time.monotonic() + PIPE_SECONDS
 
     def _stop(self) -> None:
         if self._progress is not None:
@@ -140,6 +148,9 @@ class Display:
 
     def _show(self) -> None:
         now = time.monotonic()
+        if self._progress is not None and self._back_at is not None and now >= self._back_at:
+            self._back_at = None
+            self._progress.start()
         if self._progress is not None and self._bar is not None:
             title, reached = self._title, self._reached
             self._progress.update(
@@ -179,6 +190,13 @@ class Display:
         if not speed or len(lengths) < len(inputs):
             return None
         return max(0.0, sum(lengths) - sum(one.reached for one in inputs)) / speed
+
+
+def _is_pipe(stdout: TextIO) -> bool:
+    try:
+        return stat.S_ISFIFO(os.fstat(stdout.fileno()).st_mode)
+    except OSError:  # it is no file of the system's
+        return False
 
 
 @contextmanager

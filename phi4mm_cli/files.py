@@ -20,6 +20,7 @@ from phi4mm_cli.errors import InputError, StorageError, UsageError
 from phi4mm_cli.paths import is_folder
 
 STDIN = Path("-")
+OUTPUT_SUFFIXES = {".csv", ".json", ".md", ".srt", ".tsv", ".txt", ".vtt"}
 FITTING_NAME, USUAL_LONGEST_NAME = 143, 255  # bytes: what every file system takes, and what most of them do
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # no other output could be written
 _counter = itertools.count()
@@ -153,6 +154,13 @@ def check_absent(claimed: Claimed, folder: Path) -> None:
         for extension in extensions:
             if (target := target_of(work, folder, extension)).exists():
                 raise UsageError(f"{label_of(target)} exists", "Remove it, or leave out --no-overwrite")
+
+
+def check_folder_name(folder: Path) -> None:
+    """Raise UsageError where a folder would be made that has the name of a file."""
+    if folder.suffix in OUTPUT_SUFFIXES and not is_folder(folder):
+        advice = f"Name a folder, or write one output to stdout: '-o - > {label_of(folder)}'"
+        raise UsageError(f"-o takes a folder, and {label_of(folder)} looks like a file", advice)
 
 
 def check_target(path: Path) -> None:

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from phi4mm_cli import ranges, timing
+from phi4mm_cli import languages, ranges, timing
 from phi4mm_cli.errors import UsageError
 from phi4mm_cli.flow import Flow, Gather
 from phi4mm_cli.healing import Answer, Healed, Listener, Question
@@ -75,10 +75,12 @@ def listening(asked: ListeningOptions, sampling: SamplingOptions, profile: Profi
 
 
 def require_language(language: str | None, profile: Profile) -> None:
-    """Raise UsageError where the checkpoint does not hear `language`, a code."""
+    """Raise UsageError where `language`, a code, is none of the checkpoint's."""
     if language and profile.languages is not None and language not in profile.languages:
-        known = ", ".join(profile.languages)
-        raise UsageError(f"this checkpoint does not hear the language '{language}'", f"It hears {known}")
+        known = [languages.TEXT[code] for code in profile.languages]
+        listed = ", ".join(known[:-1]) + " and " + known[-1] if known[1:] else known[0]
+        name = languages.TEXT.get(language, language)
+        raise UsageError(f"{name} is no language of this checkpoint", f"It knows {listed}")
 
 
 def hear(source: Source, question: Question, how: Listening) -> Flow[Hearing[Healed]]:

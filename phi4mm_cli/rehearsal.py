@@ -26,7 +26,8 @@ class _Sum:
     """What the inputs come to."""
 
     todo: int = 0
-    before: int = 0  # done, or with a result that only has to be written
+    before: int = 0  # done
+    kept: int = 0  # with a result that only has to be written
     outputs: int = 0
     length: float = 0.0  # of what is to be done, in seconds or pages
     unknown: int = 0  # inputs whose header does not tell their length
@@ -36,7 +37,7 @@ class _Sum:
 def rehearse(
     desk: Desk, works: Sequence[Work], unfound: Sequence[Unfound], engine: EngineOptions, overwrite: bool
 ) -> ExitCode:
-    """Print a line for each input, tabs between what it is, how long, and what becomes of it; then what all come to.
+    """Print a line for each input: what it is, how long, and what becomes of it; then what all come to.
 
     The exit code is that of the checks that the run would begin with.
     """
@@ -45,6 +46,7 @@ def rehearse(
     total = _Sum()
     for one in unfound:
         _fail(desk.stdout, one.label, one.error, total)
+    width = max((len(console.visible(work.label)) for work in works), default=0) if desk.stdout.isatty() else 0
     folder = desk.plan.folder
     claims = Claims(folder) if folder is not None else None
     if claims is not None:
@@ -56,12 +58,13 @@ def rehearse(
         except (InputError, UsageError) as error:
             _fail(desk.stdout, work.label, error, total)
         else:
-            desk.stdout.write("\t".join(map(console.visible, (work.label, *told))) + "\n")
+            desk.stdout.write(_line(work.label, *told, width))
+    desk.stdout.flush()  # before what they come to, which goes elsewhere
     for line in _summed(desk, total, engine):
         console.say(line)
     if any(isinstance(error, UsageError) for error in total.failed):
         return ExitCode.USAGE
-    good = total.todo + total.before
+    good = total.todo + total.kept + total.before
     return (ExitCode.SOME_FAILED if good else ExitCode.ALL_FAILED) if total.failed else ExitCode.OK
 
 
@@ -71,23 +74,32 @@ def _told(desk: Desk, work: Work, claims: Claims | None, overwrite: bool, total:
     if claims is not None:
         claims.write(work, forms)
     desk.check_names(work)
-    if desk.settled(work) is not None or desk.journal.kept(work) is not None:
+    if desk.settled(work) is not None:
         total.before += 1
         return "", "done before"
     if folder is not None and not overwrite and not desk.journal.unfinished(work):
         files.check_absent([(work, forms)], folder)
+    if folder is None:
+        names = "to stdout" if desk.plan.lines is None else files.label_of(desk.plan.lines)
+    else:
+        total.outputs += len(forms)
+        names = ", ".join(files.label_of(files.target_of(work, folder, form)) for form in forms)
+    if desk.journal.kept(work) is not None:
+        total.kept += 1
+        return "", f"{names}, from the kept result"
     lengths = [desk.task.probe(file.path) for file in work.inputs if file.path != STDIN]
     known = [length for length in lengths if length is not None]
     total.todo += 1
     total.length += sum(known)
     is_known = len(known) == len(work.inputs)
     total.unknown += not is_known
-    if folder is None:
-        where = "to stdout" if desk.plan.lines is None else files.label_of(desk.plan.lines)
-        return _amount(sum(known), desk.task.unit) if is_known else "?", where
-    total.outputs += len(forms)
-    names = ", ".join(files.label_of(files.target_of(work, folder, form)) for form in forms)
     return _amount(sum(known), desk.task.unit) if is_known else "?", names
+
+
+def _line(label: str, length: str, what: str, width: int) -> str:
+    """With tabs between them, or at a `width` of the first that is not 0 as a table."""
+    label, what = console.visible(label), console.visible(what)
+    return f"{label:{width}}  {length:>8}  {what}\n" if width else f"{label}\t{length}\t{what}\n"
 
 
 def _fail(stdout: TextIO, label: str, error: InputError | UsageError, total: _Sum) -> None:
@@ -100,7 +112,12 @@ def _amount(length: float, unit: Unit) -> str:
 
 
 def _summed(desk: Desk, total: _Sum, engine: EngineOptions) -> Iterator[str]:
-    counts = ((total.todo, "to do"), (total.before, "done before"), (len(total.failed), "not possible"))
+    counts = (
+        (total.todo, "to do"),
+        (total.kept, "only to be written"),
+        (total.before, "done before"),
+        (len(total.failed), "not possible"),
+    )
     told = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing to do"
     length = f"; {_amount(total.length, desk.task.unit)} in all" if total.length else ""
     length += f", and {total.unknown} that do not tell their length" if total.unknown else ""

@@ -11,6 +11,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
+from conftest import Phi4mm
 from journalled import HereRun, save
 from scripted import said
 
@@ -40,8 +41,11 @@ def lines(folder: Path) -> dict[str, dict[str, Any]]:
     return by_source
 
 
-def test_a_file_has_one_line_an_input(phi4mm_here: HereRun, tmp_path: Path) -> None:
+def test_a_file_has_one_line_an_input(phi4mm_here: HereRun, phi4mm: Phi4mm, tmp_path: Path) -> None:
     first = phi4mm_here(*HEAR, "none.wav", engine=fails)
+    told = phi4mm("status", "out/all.jsonl").stdout
+    assert "5 inputs: 3 done, 2 failed" in told
+    assert told == phi4mm("status", "out").stdout
     assert (first.code, first.last) == (3, "5 inputs: 3 done, 2 failed")
     assert {source: line["task"] for source, line in lines(tmp_path).items()} == {
         "in/0.wav": "transcript", "in/1.wav": "transcript", "in/3.wav": "transcript",

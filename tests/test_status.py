@@ -161,6 +161,7 @@ def test_status_where_there_is_none(phi4mm: Phi4mm) -> None:
     run = phi4mm("status", "in")
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr == "phi4mm: error: there is no journal in in. Name a folder that a run was given with -o\n"
+    assert "there is no folder nowhere" in phi4mm("status", "nowhere").stderr
 
 
 def test_status_of_names_that_are_not_utf8(phi4mm_here: HereRun, tmp_path: Path) -> None:

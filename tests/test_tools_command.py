@@ -288,6 +288,16 @@ def test_each_call_is_asked_for(tmp_path: Path, typed: str, called: bool) -> Non
     assert made(tmp_path) == (["Zürich"] if called else [])
 
 
+def test_what_is_typed_before_it_asks_is_no_answer(tmp_path: Path) -> None:
+    terminal = Terminal(program(tmp_path, [CALL, "Done."], RUN), tmp_path)
+    terminal.type("y\n")
+    terminal.wait_for('phi4mm: call get_weather(city="Zürich")? [y/N] ')
+    assert not select.select([terminal.master], [], [], 0.5)[0]
+    terminal.type("n\n")
+    assert terminal.end() == (0, "Done.\n")
+    assert made(tmp_path) == []
+
+
 def test_what_is_asked_shows_all_that_would_be_hidden(tmp_path: Path) -> None:
     hidden = CALL.replace("Zürich", "a\\u001b[2K\\r\\u202eb\\nc")
     terminal = Terminal(program(tmp_path, [hidden, "Done."], RUN), tmp_path)

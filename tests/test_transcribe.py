@@ -171,6 +171,7 @@ def test_silence_is_an_empty_transcript_and_loads_no_model(tmp_path: Path) -> No
     )
     result = json.loads(run.stdout)
     assert (result["text"], result["segments"], result["coverage"]["speech"]) == ("", [], 0.0)
+    assert "phi4mm: silence.wav: there is no speech in it (--no-vad has all of it heard)" in run.stderr.splitlines()
     assert run.stderr.splitlines()[-1] == "False"
 
 

@@ -147,7 +147,8 @@ def _folder(inputs: Sequence[Path], output_dir: Path | None, in_place: bool) -> 
         if output_dir is not None or STDIN in inputs:
             raise UsageError("--in-place goes with files, and without -o")
         return None
-    if output_dir not in (None, STDIN):
+    if output_dir is not None and output_dir != STDIN:
+        files.check_folder_name(output_dir)
         return output_dir
     if len(inputs) > 1 or is_folder(inputs[0]):
         raise UsageError("several files do not go to stdout", "Give -o DIR, or --in-place")

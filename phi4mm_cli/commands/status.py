@@ -13,6 +13,7 @@ import typer
 from phi4mm_cli import console
 from phi4mm_cli.options import option
 from phi4mm_cli.outputs import Coverage
+from phi4mm_cli.paths import is_file
 from phi4mm_cli.runs import CommandStatus, FailedFor, RunStatus, whole_json
 from phi4mm_cli.timing import clock
 
@@ -36,7 +37,7 @@ def command(
     """Say what is done, failed and left in an output folder, also while runs are at work."""
     from phi4mm_cli.journal.status import status
 
-    found = status(folder)
+    found = status(folder.parent if is_file(folder) else folder)  # of lines of JSON, the journal is beside their file
     with console.results() as stdout:
         if as_json:
             stdout.write(json.dumps(whole_json(found), ensure_ascii=False, indent=2) + "\n")

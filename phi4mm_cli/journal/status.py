@@ -15,6 +15,7 @@ from phi4mm_cli.journal import answers, lock, states
 from phi4mm_cli.journal.records import FOLDER, Key, file_name
 from phi4mm_cli.journal.states import State, States
 from phi4mm_cli.outputs import Coverage
+from phi4mm_cli.paths import is_folder
 from phi4mm_cli.runs import CommandStatus, RunStatus, Status, added, grouped
 
 
@@ -70,6 +71,8 @@ def status(folder: Path) -> Status:
                 continue  # no line of ours
         if run is not None and run.code is None:
             run.alive = lock.owner(path.with_name(path.stem.replace("journal", "lock"))) is not None
+    if not runs and not is_folder(folder):
+        raise UsageError(f"there is no folder {folder}", "Name a folder that a run was given with -o")
     if not runs:
         raise UsageError(f"there is no journal in {folder}", "Name a folder that a run was given with -o")
     families = dict.fromkeys(run.start["family"] for run in sorted(runs, key=lambda run: -run.last))

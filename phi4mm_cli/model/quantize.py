@@ -7,6 +7,7 @@ Towers, projections, embeddings and adapters stay as they are.
 
 from __future__ import annotations
 
+import logging
 import re
 from importlib.util import find_spec
 from typing import Any
@@ -34,6 +35,8 @@ def require_library(kind: str) -> None:
         raise UsageError(f"there is no quantization {kind!r}", f"Use {' or '.join(BYTES)}")
     if find_spec("bitsandbytes") is None:
         raise MissingError("bitsandbytes is not installed", "Run: pip install 'phi4mm[quantize]'")
+    # It warns of a package that would make 4 bits on CPUs faster, whatever is asked for.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def quantized(weight: Tensor, kind: str) -> nn.Linear:

@@ -16,7 +16,7 @@ from phi4mm_cli.errors import UsageError
 from phi4mm_cli.tools import Tool
 from phi4mm_cli.tools.checking import check_schema, resolved
 
-ADVICE = "It takes the model's own format, OpenAI's 'tools', or JSON Schemas with a title; phi4mm tools check says more"
+ADVICE = "It takes the model's own format, OpenAI's 'tools', or JSON Schemas with a title"
 
 OPTIONAL = ", optional"  # behind the type of what may be left out and has no default
 
