@@ -257,14 +257,6 @@ def test_captions_without_a_letter_are_in_every_format(phi4mm: Phi4mm, tmp_path:
         assert "1984\n" in text and "♪ ♪\n" in text
 
 
-def test_a_language_that_the_checkpoint_does_not_know(phi4mm: Phi4mm, tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("I like tea.\n", encoding="utf-8")
-    run = phi4mm("translate", "a.txt", "--to", "German", "--model", "demo", "-q")
-    assert (run.returncode, run.stdout) == (2, "")
-    error = "German is no language of this checkpoint. It knows English, French and Spanish"
-    assert run.stderr.splitlines()[-1] == f"phi4mm: error: {error}"
-
-
 def test_text_on_stdin(phi4mm: Phi4mm) -> None:
     run = phi4mm("translate", "-", "--to", "fr", *ECHO, input=f"{EN[0]}\n\n12:30\n")
     assert run.stdout == f"Translate the text to French. {EN[0]}\n\n12:30\n"
@@ -384,7 +376,7 @@ def test_the_sample_in_french(phi4mm: Phi4mm, tmp_path: Path) -> None:
 def test_a_checkpoint_that_does_not_know_the_language(phi4mm: Phi4mm) -> None:
     run = phi4mm("translate", SAMPLES / "meeting.flac", "--to", "Italian", "--model", "demo")
     assert run.returncode == 2
-    assert "'it'" in run.stderr
+    assert "Italian is no language of this checkpoint. It knows English, French and Spanish" in run.stderr
 
 
 def test_the_23_languages() -> None:
