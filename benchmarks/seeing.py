@@ -28,7 +28,6 @@ from phi4mm_cli.demo.exam.pictures import READING, SHAPES, Described, Read
 from phi4mm_cli.engines import Engine, open_engine
 from phi4mm_cli.errors import Phi4Error
 
-CARD = Path(score.__file__).with_name("README.md")
 SEED = 2026  # of the card
 WITHIN = 1.0  # points
 
@@ -41,7 +40,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, help="cases of each skill, where it is not the card's")
     parser.add_argument("--show", action="store_true", help="show the answers that are wrong, on stderr")
     chosen = parser.parse_args()
-    card, off = read_card(), 0
+    card, off = score.card(), 0
     print("| Skill | Measure | Cases | Through the program | The card | Points off |\n|---|---|---|---|---|---|")
     with (
         tempfile.TemporaryDirectory() as temporary,
@@ -72,16 +71,6 @@ def main() -> None:
 def named(skill: Skill, parts: Sequence[str]) -> bool:
     """Whether one of the parts is in the skill's name, or there are none."""
     return not parts or any(part.lower() in skill.name.lower() for part in parts)
-
-
-def read_card() -> dict[str, tuple[int, float | None]]:
-    """By name of the skill how many cases the card has of it, and its score in percent."""
-    found: dict[str, tuple[int, float | None]] = {}
-    for line in CARD.read_text(encoding="utf-8").splitlines():
-        cells = [cell.strip() for cell in line.strip("| ").split("|")]
-        if len(cells) >= 4 and cells[2].isdecimal():
-            found[cells[0]] = (int(cells[2]), float(cells[3].removesuffix(" %")))
-    return found
 
 
 def lend(engine: Engine) -> None:

@@ -173,9 +173,8 @@ def test_mixes_on_both_sides_of_the_switch(tiny_folder: Path, speech: Source, pi
 
 
 def test_mixes_on_the_demo(speech: Source, pictures: list[Picture]) -> None:
-    sees = (resolve("demo").path / "vision-lora").is_dir()
     chance = random.Random(2)
-    met = compare("demo", mix(chance, 16, speech, pictures, KINDS if sees else KINDS[:2]), (4, 16), chance)
+    met = compare("demo", mix(chance, 16, speech, pictures, KINDS), (4, 16), chance)
     assert met["rows in batches"] > 16
     assert met["nearly even"] <= 1
 
@@ -185,9 +184,8 @@ def test_mixes_on_the_demo(speech: Source, pictures: list[Picture]) -> None:
 @pytest.mark.parametrize("name", ["tiny", "demo"])
 def test_more_mixes(name: str, seed: int, tiny_folder: Path, speech: Source, pictures: list[Picture]) -> None:
     folder = "demo" if name == "demo" else str(tiny_folder)
-    kinds = KINDS if (resolve(folder).path / "vision-lora").is_dir() else KINDS[:2]
     chance = random.Random(100 + seed)
-    asked = mix(chance, 60, speech, pictures, kinds) | mix(chance, 40, speech, pictures, KINDS[:2])
+    asked = mix(chance, 60, speech, pictures, KINDS) | mix(chance, 40, speech, pictures, KINDS[:2])
     met = compare(folder, asked, (2, 3, 7, 16, 40), chance)
     assert min(met["short"], met["long"]) >= 10
     assert met["nearly even"] <= 3

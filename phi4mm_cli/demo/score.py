@@ -56,6 +56,16 @@ def main() -> None:
             print(f"{skill.name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
 
 
+def card() -> dict[str, tuple[int, float]]:
+    """By name of the skill how many cases the card of the demo that ships has of it, and its score in percent."""
+    found = {}
+    for line in Path(__file__).with_name("README.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("| ").split("|")]
+        if len(cells) >= 4 and cells[2].isdecimal():
+            found[cells[0]] = (int(cells[2]), float(cells[3].removesuffix(" %")))
+    return found
+
+
 def answer(engine: Engine, cases: Sequence[Case]) -> list[str]:
     """The program's answers, in order. Raises what a flow raised."""
     jobs = (Job(str(number), case.ask) for number, case in enumerate(cases))

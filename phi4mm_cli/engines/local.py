@@ -292,7 +292,7 @@ def _require_adapter(model: Model, request: Request) -> None:
         return
     media = "pictures" if name == "vision" else "sound"
     message = f"the model cannot take {media}: its folder has no {name}-lora"
-    raise RequestError(message, "Name a model that has one with --model (the demo hears, but does not see)")
+    raise RequestError(message, "Name a model that has one with --model")
 
 
 def _use_adapter(model: Model, prompt: Prompt) -> None:

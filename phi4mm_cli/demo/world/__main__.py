@@ -71,8 +71,8 @@ def lines() -> Iterator[str]:
     yield from ("", "## Pictures", "")
     yield f"- Shapes: {', '.join(scenes.SHAPES)}; in {', '.join(scenes.TINTS)}; {', '.join(scenes.SPOTS)}."
     yield f"- `{scenes.DESCRIBE}` `{scenes.DIFFERENCE}` `{scenes.MOTION}` `{scenes.HIGHEST}` `{scenes.LOWEST}`"
-    yield "- How many shapes, circles or red shapes there are; what color a shape is; which shape is red; where it is;"
-    yield "  what is at a place."
+    yield "- How many shapes, circles or red shapes there are (`A red circle, a red star: 2.`); what color a shape is;"
+    yield "  which shape is red; where it is; what is at a place."
     yield "- Pages in one font of 23 to 30 pixels, in at most 2 x 2 crops: a sentence; a heading and sentences; a table"
     yield f"  of two columns; a receipt. Figures stand apart, {pictures.FIGURE:.0f} pixels each."
 
