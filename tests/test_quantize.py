@@ -125,7 +125,7 @@ def test_the_forecast_is_what_it_takes(kind: str) -> None:
     largest = max(t.count for (owner, name), t in contents.tensors.items() if is_quantized(name))
     saved = memory.needed(contents, torch.float32) - memory.needed(contents, torch.float32, kind) + 4 * largest
     assert seen[None] - seen[kind] == pytest.approx(saved, rel=0.02)
-    assert saved > 0.2 * seen[None]
+    assert saved > 0.15 * seen[None]
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:

@@ -47,10 +47,13 @@ def quantized(weight: Tensor, kind: str) -> nn.Linear:
 
     layers: Any = bitsandbytes.nn
     rows, columns = weight.shape
-    layer: nn.Linear = layers.Linear4bit(
+    made: Any = layers.Linear4bit(
         columns, rows, bias=False, compute_dtype=weight.dtype, quant_type="nf4", device=torch.device("meta")
     )
-    layer.weight = layers.Params4bit(weight, quant_type="nf4").to(weight.device)  # which quantizes it
+    # For some CPUs it would pack weights anew, in multiples of 32 rows, and compute in bfloat16 whatever is asked for.
+    made.support_avx512bf16_for_cpu = False
+    made.weight = layers.Params4bit(weight, quant_type="nf4").to(weight.device)  # which quantizes it
+    layer: nn.Linear = made
     return layer
 
 
