@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import torch
@@ -15,8 +14,6 @@ from phi4mm_cli.demo.training.parts import Settings
 from phi4mm_cli.demo.world import scenes
 from phi4mm_cli.model import vision
 from phi4mm_cli.model.encoder import encode
-
-TOWER_FROM = 1.0  # of the steps of `see`, from which the tower learns too: at its rate it soon forgot letters
 
 
 def look(rank: int, settings: Settings) -> loop.Stage:
@@ -72,36 +69,28 @@ def _projected(image: Any, features: Tensor) -> Tensor:
 
 
 def see(rank: int, settings: Settings) -> loop.Stage:
-    """The vision adapter and the projections, on a base model and an audio encoder that stay as they are.
-
-    So does the tower before TOWER_FROM of the steps.
-    """
+    """The vision adapter and the projections, on a base model, an audio encoder and a tower that stay as they are."""
     writer, network, pool = parts.with_adapter(settings, "vision")
     audio, image = network.model.embed_tokens_extend.audio_embed, network.model.embed_tokens_extend.image_embed
     settings.begin_from("speech", {f"encoder.{n}": p for n, p in audio.encoder.named_parameters()})
-    heads = looking.Heads(architecture.VISION, parts.vocabulary(writer.tokenizer))
-    named = {f"tower.{name}": parameter for name, parameter in parts.tower(image).items()}
-    named |= {f"heads.{name}": parameter for name, parameter in heads.named_parameters()}
-    projection = _projection(image)
+    settings.begin_from("look", {f"tower.{name}": parameter for name, parameter in parts.tower(image).items()})
+    named = _projection(image)
     if not settings.state().exists():
-        settings.begin_from("look", named)
-        settings.begin_from("project", projection)
+        settings.begin_from("project", named)
         # It writes down the words that it finds in media, in their order, and answers questions: so will this one.
         architecture.begin_adapter(network, "vision", "speech", load_file(settings.state("speech")))
     places = nn.Linear(network.config.hidden_size, len(scenes.SPOTS) + 1)
-    named |= projection | {f"places.{name}": parameter for name, parameter in places.named_parameters()}
+    named |= {f"places.{name}": parameter for name, parameter in places.named_parameters()}
     named |= {f"audio_projection.{n}": p for n, p in audio.named_parameters() if "_for_vision_speech" in n}
     named = parts.thawed(network, named)
     steps, done = settings.steps or 5000, loop.resumed(settings.state())
     batches = seeing.batches(pool, writer, 1000 * done + rank, done / steps, 1 / steps, 7, 0.2, architecture.SWITCH)
     pointing = answering.Pointing(network)
-    numbers = itertools.count(done)
 
     def loss(drawn: tuple[list[seeing.Shown], Batch]) -> tuple[Tensor, dict[str, float]]:
         shown, batch = drawn
         seen = [picture for item in shown for picture in item.seen]
-        thawed = next(numbers) >= TOWER_FROM * steps
-        with torch.set_grad_enabled(thawed):
+        with torch.no_grad():
             features = vision.encode(image, [picture.crops for picture in seen])
         embedded = [_projected(image, rows) for rows in features]
         guide, right = answering.guide_loss(network, embedded, [picture.words for picture in seen], 0.03)
@@ -128,9 +117,6 @@ def see(rank: int, settings: Settings) -> loop.Stage:
             figures["placed"] = float((guessed.detach().argmax(-1) == labels[there, looking.SPOT]).float().mean())
         figures |= {"guided": right, "pointed": float(pointed.detach())}
         total = total + guide + 0.3 * (told + pointed + placed)
-        if thawed:
-            apart, seen_right = heads.loss(torch.cat(features), labels)
-            total, figures = total + 0.1 * apart, figures | {"letters": seen_right.get("letters", 0.0)}
         return total, figures
 
     return loop.Stage(named, batches, loss, steps, 8e-4, settings.state(), settings.minutes)
