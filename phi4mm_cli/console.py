@@ -137,10 +137,10 @@ def confirm(question: str) -> bool:
 def _forget_typed() -> None:
     try:
         import termios
-
+    except ImportError:  # Windows
+        return
+    with suppress(OSError, termios.error):  # no terminal
         termios.tcflush(sys.stdin, termios.TCIFLUSH)
-    except (ImportError, OSError, termios.error):  # Windows; no terminal
-        pass
 
 
 def visible(text: str) -> str:

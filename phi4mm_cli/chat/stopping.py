@@ -46,9 +46,12 @@ def unechoed() -> Iterator[None]:
     """Within the context what is typed ahead is not drawn into the answer; it waits for the next prompt."""
     try:
         import termios
-
+    except ImportError:  # Windows
+        yield
+        return
+    try:
         settings = termios.tcgetattr(sys.stdin)
-    except (ImportError, termios.error):  # Windows; no terminal
+    except termios.error:  # no terminal
         yield
         return
     quiet = [*settings]
