@@ -235,6 +235,13 @@ def guide_loss(
     return nn.functional.cross_entropy(logits, wanted, weights), right
 
 
+def word_loss(network: Phi4MultimodalForCausalLM, hidden: Tensor, words: Tensor) -> tuple[Tensor, float]:
+    """Cross-entropy of words that are read from hidden states as the decoder's outputs are, and the share right."""
+    logits = nn.functional.linear(network.model.norm(hidden), network.model.embed_tokens.weight)
+    right = float((logits.detach().argmax(-1) == words).float().mean())
+    return nn.functional.cross_entropy(logits, words), right
+
+
 # A token of an answer: the place of the token before it, and the places that show what is to be written.
 Pointer = tuple[int, list[int]]
 

@@ -20,10 +20,10 @@ from phi4mm_cli.model.vision import encode, through_layers
 CELL = 28  # pixels of the scaled picture that one position stands for
 LETTERS = string.digits + string.ascii_letters + string.punctuation
 LETTERS_PER_POSITION = 4
-# What a label holds: shape, tint, four letters from left to right, token id of the word; and where there is a
-# shape, the row and the column in the crop, which of the picture's shapes it is, and which of nine places it stands at,
-# all from 1.
-SHAPE, TINT, LETTER, WORD, ROW, COLUMN, ITEM, SPOT, LABELS = 0, 1, 2, 6, 7, 8, 9, 10, 11
+# What a label holds: shape, tint, four letters from left to right, token id of the word; where there is a shape, the
+# row and the column in the crop, which of the picture's shapes it is, and which of nine places it stands at, all from
+# 1; and where there is a word, the token id of what is told before it, 0 where it is the first.
+SHAPE, TINT, LETTER, WORD, ROW, COLUMN, ITEM, SPOT, BEFORE, LABELS = 0, 1, 2, 6, 7, 8, 9, 10, 11, 12
 SHAPES = (*scenes.SHAPES, "bar")
 STRIP_ROWS = 4
 STRIPS_SHARE = 0.7  # of the batches
@@ -95,6 +95,7 @@ class Labeller:
     def _grid(self, marks: Sequence[Mark], rows: int, columns: int, across: float, down: float) -> Tensor:
         """(rows, columns, LABELS)."""
         grid = torch.zeros(rows, columns, LABELS, dtype=torch.long)
+        before = 0
         for number, mark in enumerate(marks):
             left, top, right, bottom = (
                 edge * factor / CELL for edge, factor in zip(mark.box, (across, down, across, down), strict=True)
@@ -102,7 +103,8 @@ class Labeller:
             if mark.kind == "text":
                 row = int((top + bottom) / 2)
                 if row < rows and min(across, down) >= SMALLEST:
-                    self._write(grid[row], mark, _columns(mark, across))
+                    self._write(grid[row], mark, _columns(mark, across), before)
+                before = self._pieces(mark.text)[-1][0]
                 continue
             lines = slice(_within(top, rows), max(_within(bottom, rows), _within(top, rows) + 1))
             area = (lines, slice(_within(left, columns), max(_within(right, columns), _within(left, columns) + 1)))
@@ -119,10 +121,16 @@ class Labeller:
             # In the middle of each stand its two words, once and side by side as in writing: "red circle".
             middle = (int((top + bottom) / 2), int((left + right) / 2 - 0.5) + (kind == SHAPE))
             grid[(*middle, WORD)] = self._names[mark.text]
+            # Of a shape its tint is told first.
+            shape, tint = marks[number - number % 2].text, marks[number - number % 2 + 1].text
+            if kind == SHAPE:
+                grid[(*middle, BEFORE)] = self._names[tint]
+            else:
+                grid[(*middle, BEFORE)], before = before, self._names[shape]
         return grid
 
-    def _write(self, row: Tensor, mark: Mark, edges: Sequence[float]) -> None:
-        """A word's letters and tokens into its row of positions, (columns, LABELS)."""
+    def _write(self, row: Tensor, mark: Mark, edges: Sequence[float], before: int) -> None:
+        """A word's letters and tokens into its row of positions, (columns, LABELS), `before` being the last token."""
         for letter, begin, end in zip(mark.text, edges, edges[1:], strict=False):
             first, last = (round(LETTERS_PER_POSITION * edge) for edge in (begin, end))
             for slot in range(first, max(last, first + 1)):
@@ -130,7 +138,8 @@ class Labeller:
                     row[slot // LETTERS_PER_POSITION, LETTER + slot % LETTERS_PER_POSITION] = 1 + LETTERS.index(letter)
         for token, begin_at, end_at in self._pieces(mark.text):
             first, last = (round(edges[at] - 0.5) if at else round(edges[0] - 0.5) for at in (begin_at, end_at))
-            row[max(first, 0) : max(last, first + 1), WORD] = token
+            own = slice(max(first, 0), max(last, first + 1))
+            row[own, WORD], row[own, BEFORE], before = token, before, token
 
     def _pieces(self, word: str) -> list[tuple[int, int, int]]:
         """The tokens of a word, each with the first letter of the word that is its own and the first that is not."""

@@ -24,13 +24,13 @@ from phi4mm_cli.model.features import audio_tokens
 from phi4mm_cli.schema import Message
 
 SHARES = {
-    "describe": 0.12,
-    "question": 0.18,
-    "difference": 0.08,
-    "bars": 0.07,
-    "motion": 0.05,
-    "spoken": 0.10,
-    "read": 0.40,
+    "describe": 0.13,
+    "question": 0.20,
+    "difference": 0.07,
+    "bars": 0.03,
+    "motion": 0.02,
+    "spoken": 0.13,
+    "read": 0.42,
 }
 BEYOND_SHARE, BEYOND_FROM = 0.01, 0.5  # batches of one picture of more than 4,096 tokens, in the later part
 BEYOND_SIZE = 1700  # pixels to a side
@@ -99,14 +99,12 @@ class Asker:
     def difference(self, size: int | None) -> Shown:
         """Which of three pictures is not like the others."""
         drawn, reply = scenes.difference(self.rng)
-        odd = int(reply.split()[1].rstrip(":")) - 1
-        other = (odd + 1) % len(drawn)
-        (new,), (old,) = drawn[odd], drawn[other]
-        told = (
-            Told(0, f"{odd + 1}: it has {new}", odd, 0),
-            Told(0, f"the others have {old}", other, 0),
-        )
-        return self._shown([self._scene(items, None) for items in drawn], scenes.DIFFERENCE, reply, told=told)
+        told: list[Told] = []
+        end = 0
+        for number, (item,) in enumerate(drawn):
+            told.append(Told(0, str(item), number, 0, end))
+            end = reply.lower().index(str(item), end) + len(str(item))
+        return self._shown([self._scene(items, None) for items in drawn], scenes.DIFFERENCE, reply, told=tuple(told))
 
     def bars(self, size: int | None) -> Shown:
         """The highest or the lowest bar."""
@@ -144,7 +142,7 @@ class Asker:
     def read(self, size: int | None) -> Shown:
         """A page of text, a table or a receipt, to be written in Markdown."""
         roll = self.rng.random()
-        if roll < 0.3:
+        if roll < 0.12:
             text = documents.line(self.rng)
         elif roll < 0.55:
             text = documents.page(self.rng)
@@ -186,7 +184,7 @@ def _told(asked: str, reply: str, items: scenes.Scene, number: int = 0) -> tuple
         told: list[Told] = []
         end = 0
         for index, item in enumerate(items):
-            text = f"{item} {scenes.SPOTS[item.spot]}" if asked == scenes.DESCRIBE else str(item)
+            text = scenes.placed(item)
             if text in reply[end:].lower():  # of those counted only some are told
                 told.append(Told(number, text, 0, index, end))
                 end = reply.lower().index(text, end) + len(text)

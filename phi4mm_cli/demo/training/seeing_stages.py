@@ -81,6 +81,8 @@ def see(rank: int, settings: Settings) -> loop.Stage:
         architecture.begin_adapter(network, "vision", "speech", load_file(settings.state("speech")))
     places = nn.Linear(network.config.hidden_size, len(scenes.SPOTS) + 1)
     named |= {f"places.{name}": parameter for name, parameter in places.named_parameters()}
+    before = nn.Linear(network.config.hidden_size, network.config.hidden_size)
+    named |= {f"before.{name}": parameter for name, parameter in before.named_parameters()}
     named |= {f"audio_projection.{n}": p for n, p in audio.named_parameters() if "_for_vision_speech" in n}
     named = parts.thawed(network, named)
     steps, done = settings.steps or 5000, loop.resumed(settings.state())
@@ -107,16 +109,19 @@ def see(rank: int, settings: Settings) -> loop.Stage:
         pointed = pointing.loss(batch, wanted)
         # Mirrored, so that what the projection for speech alone gives would not be understood beside a picture.
         told, _ = answering.guide_loss(network, [-rows for rows in spoken], [clip.words for clip in clips])
-        # Where a shape stands is to be known there by the layer that looks for it.
+        # Where a shape stands is to be known there by the layer that looks for it, and what is told before a word.
         labels = torch.cat([picture.labels for picture in seen])
+        met = pointing.met[batch.ids == writer.special["<|image|>"]]
+        words = labels[:, looking.WORD] > 0
+        chained, figures["chained"] = answering.word_loss(network, before(met[words]), labels[words, looking.BEFORE])
         there = labels[:, looking.SPOT] > 0
         placed = torch.zeros(())
         if there.any():
-            guessed = places(pointing.met[batch.ids == writer.special["<|image|>"]][there])
+            guessed = places(met[there])
             placed = nn.functional.cross_entropy(guessed, labels[there, looking.SPOT])
             figures["placed"] = float((guessed.detach().argmax(-1) == labels[there, looking.SPOT]).float().mean())
         figures |= {"guided": right, "pointed": float(pointed.detach())}
-        total = total + guide + 0.3 * (told + pointed + placed)
+        total = total + guide + 0.3 * (told + pointed + placed + chained)
         return total, figures
 
     return loop.Stage(named, batches, loss, steps, 8e-4, settings.state(), settings.minutes)

@@ -48,16 +48,21 @@ def scene(rng: random.Random, most: int = 4) -> Scene:
     return tuple(Item(rng.choice(SHAPES), rng.choice(TINTS), spot) for spot in spots)
 
 
+def placed(item: Item) -> str:
+    """The shape, and where it stands."""
+    return f"{item} {SPOTS[item.spot]}"
+
+
 def describe(items: Scene) -> str:
     """The scene in one sentence."""
-    phrases = [f"{item} {SPOTS[item.spot]}" for item in items]
+    phrases = [placed(item) for item in items]
     listed = ", ".join(phrases[:-1]) + " and " + phrases[-1] if len(phrases) > 1 else phrases[0]
     return listed[0].upper() + listed[1:] + "."
 
 
 def counted(items: Sequence[Item]) -> str:
     """How many there are, behind what they are: to tell one after the other is to count."""
-    listed = ", ".join(map(str, items))
+    listed = ", ".join(map(placed, items))
     return f"{listed[0].upper()}{listed[1:]}: {len(items)}." if items else "0."
 
 
@@ -76,14 +81,20 @@ def question(rng: random.Random, items: Scene) -> tuple[str, str]:
     single = [item for item in items if pairs[item.shape, item.tint] == 1]
     if single:
         item = rng.choice(single)
-        spot = SPOTS[item.spot]
-        asked.append((f"Where is the {item.tint} {item.shape}?", f"{spot[0].upper()}{spot[1:]}."))
+        named = f"the {item.tint} {item.shape}"
+        asked.append((f"Where is {named}?", f"{named.capitalize()} is {SPOTS[item.spot]}."))
     item = rng.choice(items)
     asked.append((f"What is {SPOTS[item.spot]}?", f"{article(item.tint).capitalize()} {item.tint} {item.shape}."))
     return rng.choice(asked)
 
 
 DIFFERENCE = "Which image is different, and how?"
+
+
+def compared(items: Sequence[Item], odd: int) -> str:
+    """The shape of each picture, and which picture differs: to tell one after the other is to compare."""
+    listed = ", ".join(map(str, items))
+    return f"{listed[0].upper()}{listed[1:]}: image {odd + 1}."
 
 
 def difference(rng: random.Random) -> tuple[tuple[Scene, ...], str]:
@@ -96,7 +107,7 @@ def difference(rng: random.Random) -> tuple[tuple[Scene, ...], str]:
     scenes = [(old,)] * 3
     odd = rng.randrange(3)
     scenes[odd] = (new,)
-    return tuple(scenes), f"Image {odd + 1}: it has {new}, the others have {old}."
+    return tuple(scenes), compared([shown for (shown,) in scenes], odd)
 
 
 MOTION = "What moves, and where?"
