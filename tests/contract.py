@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
 import soundfile
 from PIL import Image
-from tiny_model import write_adapter
 
 from phi4mm_cli.commands.sample import SAMPLES
 from phi4mm_cli.engines import Engine
 from phi4mm_cli.errors import RequestError
 from phi4mm_cli.media import audio
-from phi4mm_cli.model.checkpoint import DEMO_FOLDER
 from phi4mm_cli.schema import Clip, Message, Part, Picture, Reply, Request, Result, Sampling
 
 Outcome = Result | RequestError
 
 TOOLS = '[{"name": "weather", "description": "Of a city.", "parameters": {"city": {"type": "str"}}}]'
 CALL = '<|tool_call|>[{"name": "weather", "arguments": {"city": "Oslo"}}]<|/tool_call|>'
-STRENGTH = 4.0  # the alpha of random adapters, of rank 2: what they add is twice what is there
 
 
 def asked(*parts: Part, budget: int = 12, **settings: float) -> Request:
@@ -33,20 +28,6 @@ def asked(*parts: Part, budget: int = 12, **settings: float) -> Request:
 def talk(*turns: tuple[str, Part], tools: str | None = None) -> Request:
     messages = tuple(Message(role, (part,) if isinstance(part, (str, Reply)) else part) for role, part in turns)  # type: ignore[arg-type]
     return Request(messages, Sampling(12), tools)
-
-
-def write_demo(folder: Path) -> Path:
-    """The demo with both adapters: where it has none of its own yet, a random and strong one.
-
-    What is seen then has answers without sense, which are compared all the same.
-    """
-    shutil.copytree(DEMO_FOLDER, folder)
-    for name in ("speech", "vision"):
-        if not (folder / f"{name}-lora").is_dir():
-            write_adapter(folder, name=name)
-            settings = folder / f"{name}-lora" / "adapter_config.json"
-            settings.write_text(json.dumps(json.loads(settings.read_text()) | {"lora_alpha": STRENGTH}))
-    return folder
 
 
 def all_requests(folder: Path) -> dict[str, Request]:

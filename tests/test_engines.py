@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-from contract import Outcome, all_requests, answers, asked, drained, told, write_demo
+from contract import Outcome, all_requests, answers, asked, drained, told
 from serving import Server, serving
 
 from phi4mm_cli.engines import Engine
@@ -27,33 +26,28 @@ DIFFERENT = {"openai": {"words"}}  # fields of the results: no server tells when
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_demo(tmp_path_factory.mktemp("contract") / "demo")
-
-
-@pytest.fixture(scope="module")
 def requests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Request]:
     return all_requests(tmp_path_factory.mktemp("media"))
 
 
 @pytest.fixture(scope="module")
-def server(checkpoint: Path) -> Iterator[Server]:
-    with serving("--model", checkpoint, "--dtype", "float32", "--device", "cpu") as server:
+def server() -> Iterator[Server]:
+    with serving("--model", "demo", "--dtype", "float32", "--device", "cpu") as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def over_ray(checkpoint: Path, cluster: None) -> Iterator[Engine]:
+def over_ray(cluster: None) -> Iterator[Engine]:
     """On two actors, which are not started anew for each test."""
     from phi4mm_cli.engines.cluster import ClusterEngine  # here, as it needs Ray
 
-    with ClusterEngine(str(checkpoint), workers=2, device="cpu", dtype="float32", batch_size=8) as engine:
+    with ClusterEngine("demo", workers=2, device="cpu", dtype="float32", batch_size=8) as engine:
         yield engine
 
 
 @contextmanager
-def opened(name: str, folder: Path, get: pytest.FixtureRequest) -> Iterator[Engine]:
-    """The engine of that name, with the model in `folder`."""
+def opened(name: str, get: pytest.FixtureRequest) -> Iterator[Engine]:
+    """The engine of that name, with the demo."""
     if name == "openai":
         url = f"{get.getfixturevalue('server').url}/v1"
         with OpenAIEngine([url], model=DEFAULT_MODEL, concurrency=4) as engine:
@@ -61,13 +55,13 @@ def opened(name: str, folder: Path, get: pytest.FixtureRequest) -> Iterator[Engi
     elif name == "ray":
         yield get.getfixturevalue("over_ray")
     else:
-        with LocalEngine(resolve(str(folder)), "cpu", "float32") as engine:
+        with LocalEngine(resolve("demo"), "cpu", "float32") as engine:
             yield engine
 
 
 @pytest.fixture(scope="module")
-def expected(checkpoint: Path, requests: dict[str, Request]) -> dict[str, Outcome]:
-    with LocalEngine(resolve(str(checkpoint)), "cpu", "float32") as engine:
+def expected(requests: dict[str, Request]) -> dict[str, Outcome]:
+    with LocalEngine(resolve("demo"), "cpu", "float32") as engine:
         return answers(engine, requests)
 
 
@@ -84,12 +78,11 @@ def test_the_requests_are_many_and_their_answers_differ(
 @pytest.mark.parametrize("name", ENGINES)
 def test_batches_are_the_same(
     name: str,
-    checkpoint: Path,
     requests: dict[str, Request],
     expected: dict[str, Outcome],
     request: pytest.FixtureRequest,
 ) -> None:
-    with opened(name, checkpoint, request) as engine:
+    with opened(name, request) as engine:
         found = answers(engine, requests)
     other = DIFFERENT.get(name, set())
     assert {case: told(outcome, other) for case, outcome in found.items()} == {
@@ -101,12 +94,11 @@ def test_batches_are_the_same(
 @pytest.mark.parametrize("name", ENGINES)
 def test_streams_are_the_same(
     name: str,
-    checkpoint: Path,
     requests: dict[str, Request],
     expected: dict[str, Outcome],
     request: pytest.FixtureRequest,
 ) -> None:
-    with opened(name, checkpoint, request) as engine:
+    with opened(name, request) as engine:
         for case in STREAMED:
             pieces, result = drained(engine.stream(requests[case]))
             assert "".join(pieces) == result.text, case
@@ -114,8 +106,8 @@ def test_streams_are_the_same(
 
 
 @pytest.mark.parametrize("name", ("local", *ENGINES))
-def test_a_prompt_that_is_too_long_fails_alone(name: str, checkpoint: Path, request: pytest.FixtureRequest) -> None:
-    with opened(name, checkpoint, request) as engine:
+def test_a_prompt_that_is_too_long_fails_alone(name: str, request: pytest.FixtureRequest) -> None:
+    with opened(name, request) as engine:
         assert engine.profile.context == 131072
         assert engine.count_tokens("a <|end|> b") > 3  # text like any other
         found = answers(engine, {"long": asked("a " * 140000), "short": asked("word")})
@@ -125,8 +117,8 @@ def test_a_prompt_that_is_too_long_fails_alone(name: str, checkpoint: Path, requ
 
 
 @pytest.mark.parametrize("name", ("local", *ENGINES))
-def test_a_request_that_is_dropped_is_not_answered(name: str, checkpoint: Path, request: pytest.FixtureRequest) -> None:
-    with opened(name, checkpoint, request) as engine:
+def test_a_request_that_is_dropped_is_not_answered(name: str, request: pytest.FixtureRequest) -> None:
+    with opened(name, request) as engine:
         kept, dropped = asked("kept"), asked("dropped")
         engine.submit(dropped)
         engine.submit(kept)
