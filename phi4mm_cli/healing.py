@@ -66,7 +66,7 @@ class Answer:
     speech: float | None = None  # seconds; None where nobody has listened for it
     way: str = ""  # how it was asked for, where not as usual
     left_out: str = ""  # words of the model that nobody has said
-    untold: timing.Span | None = None  # where speech has no words, in seconds of the recording
+    stretch: timing.Span | None = None  # what the faults are about, in seconds of the recording; None: the chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Listener:
         hopeless = parent is not None and "empty_with_speech" in parent.faults and "empty_with_speech" in first.faults
         if seconds >= SHORTEST_SPLIT and not hopeless:
             parts = yield from self._split(first)
-            if first.untold:
+            if "missing_words" in first.faults:
                 return parts if self._tells_more(parts, first) else (first,)
             if doubt is None:
                 return min((first,), parts, key=_badness)
@@ -118,7 +118,7 @@ class Listener:
             return parts if better and _badness(parts) == 0 else (first,)
         if self._repeats_as_spoken(first):
             return (replace(first, faults=()),)
-        if doubt or first.untold or "empty_with_speech" in first.faults:
+        if doubt or {"missing_words", "empty_with_speech"} & {*first.faults}:
             return (first,)  # chance would invent words where the model hears none
         best = yield from self._varied(first)
         return (best,)
@@ -182,22 +182,19 @@ class Listener:
         [result] = yield [request(clip, asked, question, sampling or self.sampling)]
         speech = sum(region.end - region.start for region in chunk.speech) if chunk.speech else None
         said = Said(result.text, result.finish, speech, asked, question.tellings, chunk.is_unsure)
-        faults = trust.faults(said)
-        untold = None if faults else self._untold(chunk, result.words)
-        if untold:
-            faults = ("missing_words",)
-        answer = Answer(chunk, result.text, result.words, faults, speech, way, untold=untold)
+        faults, stretch = trust.faults(said), None
+        if not faults and result.words:
+            words = [Word(chunk.start + word.start, chunk.start + word.end, word.word) for word in result.words]
+            if stretch := trust.crowded(words, chunk.end):
+                faults = ("speech_rate",)
+            elif stretch := _untold(chunk, words):
+                faults = ("missing_words",)
+        answer = Answer(chunk, result.text, result.words, faults, speech, way, stretch=stretch)
         if hints and trust.only_terms(result.text, question.terms):
             bare = yield from self._ask(chunk, sampling, WITHOUT_HINTS, hints=False)
             if not trust.letters(bare.text):
-                return replace(answer, faults=("prompt_echo",))
+                return replace(answer, faults=("prompt_echo",), stretch=None)
         return answer
-
-    def _untold(self, chunk: Chunk, words: Sequence[Word] | None) -> timing.Span | None:
-        if not words or not chunk.speech or chunk.is_unsure:
-            return None
-        said = [Word(chunk.start + word.start, chunk.start + word.end, word.word) for word in words]
-        return trust.untold(said, [(region.start, region.end) for region in chunk.speech], chunk.end)
 
     def _kept(self, answer: Answer) -> Answer:
         """The answer, without its text where that is an echo that no voice can have said."""
@@ -220,6 +217,13 @@ def request(clip: Clip, asked: str, question: Question, sampling: SamplingOption
     return Request((Message("user", (clip, asked)),), sampling.sampling(budget), word_times=question.word_times)
 
 
+def _untold(chunk: Chunk, words: Sequence[Word]) -> timing.Span | None:
+    """Where speech that can only be speech has no words."""
+    if not chunk.speech or chunk.is_unsure:
+        return None
+    return trust.untold(words, [(region.start, region.end) for region in chunk.speech], chunk.end)
+
+
 def _badness(answers: Sequence[Answer]) -> float:
     """How much of the chunk is behind answers with faults, and how bad these are."""
     return sum(trust.severity(answer.faults) * (answer.chunk.end - answer.chunk.start) for answer in answers)
@@ -232,7 +236,7 @@ def _warnings(found: Sequence[Fault], first: Answer, kept: Sequence[Answer]) -> 
         told = f"left out: {answer.left_out!r}" if answer.left_out else "kept as it is" if answer.text else "left out"
         for fault in answer.faults:
             action = f"decoded again to no avail, {told}"
-            start, end = answer.untold or (answer.chunk.start, answer.chunk.end)
+            start, end = answer.stretch or (answer.chunk.start, answer.chunk.end)
             yield Warning(fault, MESSAGES[fault], action, start, end)
     if not faulty and [answer.text for answer in kept] != [first.text]:
         fault = found[0]

@@ -163,10 +163,10 @@ def _coverage(recordings: Sequence[Recording], answers: Sequence[Answer], how: L
 
 def _trusted(answer: Answer) -> float:
     """Seconds of speech that have words, and whose words can be trusted."""
-    if answer.faults and answer.faults != ("missing_words",):
+    if answer.faults and answer.stretch is None:
         return 0.0
     voiced = [(region.start, region.end) for region in answer.chunk.speech]
-    return (answer.speech or 0.0) - (timing.overlap(voiced, answer.untold) if answer.untold else 0.0)
+    return (answer.speech or 0.0) - (timing.overlap(voiced, answer.stretch) if answer.stretch else 0.0)
 
 
 def wanted(recording: Recording, end: float) -> float:

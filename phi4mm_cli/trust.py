@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 import zlib
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Literal
 
 from phi4mm_cli import timing
@@ -46,6 +47,7 @@ WIDE_LETTERS = 3.0  # a Chinese or Japanese character is a syllable or more; Man
 DIGIT_LETTERS = 4.0  # "7" is said as a word
 SHORTEST_JUDGED = 2.0  # seconds of speech, from which its rate tells something; shorter music may sound like speech
 UNTOLD = 1.0  # seconds of speech up to the next word, beyond what a word takes at SLOW: a sentence may be missing
+CROWDED = 24.0  # letters in a row, five words, whose times tell how fast somebody speaks there
 SHORTEST_SPEECH = 0.25  # seconds; less may be a cough (the least that whisper.cpp takes for speech)
 
 ECHOED_WORDS = 3  # in a row: so many of the question's words are no chance
@@ -139,6 +141,25 @@ def untold(said: Sequence[Word], speech: Sequence[timing.Span], end: float) -> t
     ]
     most, where = max(lacks)
     return where if most >= UNTOLD else None
+
+
+def crowded(said: Sequence[Word], end: float) -> timing.Span | None:
+    """From where to where words begin in a time in which nobody can say them all; None where nowhere.
+
+    It is the worst such stretch; the last word ends by `end`: seconds, as the times of the words are.
+    """
+    starts = [*(word.start for word in said), end]
+    sizes = [0.0, *accumulate(letters(word.word) for word in said)]
+    worst, where = FASTEST, None
+    for first, before in enumerate(sizes):
+        last = bisect_left(sizes, before + CROWDED)
+        if last < len(sizes):
+            seconds = starts[last] - starts[first]
+            rate = (sizes[last] - before) / max(seconds, 1e-3)
+            if rate > worst:
+                later = next((start for start in starts[last:] if start > starts[first]), end)
+                worst, where = rate, (starts[first], later)
+    return where
 
 
 def is_looping(text: str) -> bool:

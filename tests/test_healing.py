@@ -168,6 +168,35 @@ def test_words_that_stay_missing_are_told_with_their_place() -> None:
     assert not hear(ScriptedEngine(lambda request: without(0, 0, request)), question=TIMED).warnings
 
 
+def crowding(longest: float, request: Request) -> Result:
+    """What a perfect ear hears, and in clips of more than `longest` seconds six words more, all at one time."""
+    heard = without(0, 0, request)
+    if seconds_of(request) <= longest or not heard.words:
+        return heard
+    at = heard.words[0].end
+    more = [Word(at, at, word) for word in ("We", "need", "seven", "hundred", "yellow", "umbrellas.")]
+    words = (heard.words[0], *more, *heard.words[1:])
+    return replace(heard, text=" ".join(word.word for word in words), words=words)
+
+
+def test_words_that_nobody_can_say_in_their_time_are_not_taken() -> None:
+    heard = hear(ScriptedEngine(partial(crowding, 12.0)), question=TIMED)
+    assert text_of(heard) == SPOKEN
+    assert {(warning.code, warning.healed) for warning in heard.warnings} == {("speech_rate", True)}
+    assert heard.coverage.transcribed == pytest.approx(heard.coverage.speech)
+
+
+def test_words_that_nobody_can_say_in_their_time_are_told_with_their_place() -> None:
+    heard = hear(ScriptedEngine(partial(crowding, 0.0)), question=TIMED)
+    faulty = [answer for answer in heard.answers if "umbrellas" in answer.text]
+    assert [(one.code, one.healed) for one in heard.warnings] == [("speech_rate", False)] * len(faulty)
+    for answer, warning in zip(faulty, heard.warnings, strict=True):
+        first, second = (answer.chunk.start + word.start for word in (answer.words[0], answer.words[-1]))
+        assert first <= warning.start < warning.end <= second + 1
+        assert warning.end - warning.start < 1.5
+    assert 0 < heard.coverage.transcribed < heard.coverage.speech
+
+
 def test_words_for_a_sound_that_is_too_short_for_them_are_left_out() -> None:
     words = "The train to Paris leaves at three o'clock."
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from phi4mm_cli import trust
+from phi4mm_cli.schema import Word
 from phi4mm_cli.trust import Fault, Said
 
 ASKED = "Transcribe the audio clip into text."
@@ -74,6 +75,27 @@ def test_a_half_of_the_text_that_is_missing_is_seen_where_people_speak_at_their_
     spoken = trust.letters(MEETING) / 14.0  # letters a second, as in the table
     assert spoken > 1.3 * trust.SLOW
     assert trust.is_slow(MEETING[: len(MEETING) // 2], 14.0)
+
+
+def spoken(text: str, seconds_each: float, begin: float = 10.0) -> list[Word]:
+    said = text.split()
+    return [Word(begin + seconds_each * n, begin + seconds_each * (n + 1), word) for n, word in enumerate(said)]
+
+
+def test_a_sentence_in_the_time_of_a_word_is_crowded() -> None:
+    before, after = spoken("The lamp on the table is", 0.3), spoken("There are books in the kitchen", 0.3, 12.0)
+    invented = spoken("Alice meets Laura in Chicago today.", 0.04, 11.76)
+    assert trust.crowded([*before, *after], 14.0) is None
+    where = trust.crowded([*before, *invented, *after], 14.0)
+    assert where is not None
+    assert (where[0], where[1]) == (pytest.approx(11.76, abs=0.1), pytest.approx(12.0, abs=0.1))
+    assert trust.crowded([*before, *after], 12.1) is not None  # the last words have no time
+
+
+def test_fast_talk_and_a_few_words_at_once_are_not_crowded() -> None:
+    assert trust.crowded(spoken("we went over there before the others came home again", 0.18), 12.0) is None
+    assert trust.crowded([Word(1.0, 1.0, word) for word in ("so", "it", "is", "what")], 3.0) is None
+    assert trust.crowded([], 3.0) is None
 
 
 def test_letters_of_other_scripts_count_as_they_sound() -> None:
