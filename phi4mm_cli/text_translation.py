@@ -28,7 +28,6 @@ def of_text(path: Path, asking: Asking, source: str | None) -> Flow[Translation]
     translations = [rendering.text for rendering in renderings]
     spoken = source or written.language or language_check.judge("\n".join(said))
     tokens = sum(map(asking.count, said))
-    ends = [passage.end for passage in written.passages if passage.end is not None]
     return Translation(
         text=written.rewritten(translations),
         language=asking.language,
@@ -39,7 +38,7 @@ def of_text(path: Path, asking: Asking, source: str | None) -> Flow[Translation]
         ),
         coverage=Coverage("tokens", tokens, tokens),
         source_text=written.rewritten(said),
-        duration=max(ends, default=None),
+        duration=written.duration,
         warnings=tuple(_text_warnings(written.passages, renderings)),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ class Written:
     template: tuple[str | Place, ...]  # of a text without times
     passages: tuple[Passage, ...]  # what is to be translated, in order
     language: str | None = None  # code; None where it does not say
+    duration: float | None = None  # seconds; None without times
 
     def rewritten(self, translations: Sequence[str]) -> str:
         """The text with a translation in the place of each passage; one a line where it has times."""
@@ -35,18 +37,26 @@ def read(path: Path) -> Written:
     """The text in a file. Raises InputError where it cannot be read."""
     kind, data = texts.load(path)
     if kind == "subtitles":
-        return Written(kind, (), tuple(_of_cues(texts.subtitles_in(data))))
+        cues = tuple(_of_cues(texts.subtitles_in(data)))
+        return Written(kind, (), cues, duration=_last(cues))
     text = texts.decoded(data)
     language = None
     if kind == "json":
         passages = tuple(texts.of_json(text))
-        named = json.loads(text).get("language")
-        language = named if named in languages.TEXT else None
+        content = json.loads(text)
+        language = content.get("language") if content.get("language") in languages.TEXT else None
         if passages and passages[0].start is not None:
-            return Written(kind, (), passages, language)
+            told, last = content.get("duration"), _last(passages)
+            is_longer = isinstance(told, (int, float)) and last < told < math.inf
+            return Written(kind, (), passages, language, told if is_longer else last)
         text = "\n\n".join(passage.text for passage in passages)
     template = prose.of_markdown(text) if kind == "markdown" else prose.of_plain(text)
     return Written(kind, tuple(template), tuple(Passage(place.text) for place in prose.places(template)), language)
+
+
+def _last(passages: Sequence[Passage]) -> float:
+    """When the last of passages with times ends."""
+    return max((passage.end for passage in passages if passage.end is not None), default=0.0)
 
 
 # ---------------------------------------------------------------------------------------------- subtitles

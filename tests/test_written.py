@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -140,8 +141,15 @@ def test_our_json(tmp_path: Path) -> None:
     assert found.passages == (Passage("A.", 1.0, 2.0), Passage("B.", 2.0, 3.0))
     assert found.language == "en"
     assert found.rewritten(["C.", "D."]) == "C.\nD."
+    assert found.duration == 3.0
     found = read(saved(tmp_path / "a.json", json.dumps({"language": "und", "text": "A.\n\nB."})))
     assert (found.language, found.rewritten(["C.", "D."])) == (None, "C.\n\nD.")
+
+
+@pytest.mark.parametrize(("told", "expected"), [(9.5, 9.5), (2.0, 3.0), ("long", 3.0), (math.inf, 3.0)])
+def test_a_recording_is_as_long_as_its_transcript_says(told: object, expected: float, tmp_path: Path) -> None:
+    content = {"segments": [{"start": 2.0, "end": 3.0, "text": "B."}], "duration": told}
+    assert read(saved(tmp_path / "a.json", json.dumps(content))).duration == expected
 
 
 PAIRS = [
