@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from difflib import SequenceMatcher
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import torch
@@ -11,10 +13,11 @@ from tokenizers import Tokenizer
 
 from phi4mm_cli.demo.training import architecture, export, loop, parts
 from phi4mm_cli.demo.training.examples import Encoder
-from phi4mm_cli.demo.training.looking import Labeller
+from phi4mm_cli.demo.training.looking import BEFORE, WORD, Labeller
 from phi4mm_cli.demo.training.seeing import Shown, example, pointers
-from phi4mm_cli.demo.world import documents, pictures, prompts
+from phi4mm_cli.demo.world import documents, pictures, prompts, scenes
 from phi4mm_cli.demo.world.conversations import answer, user
+from phi4mm_cli.demo.world.pictures import Drawing
 from phi4mm_cli.model.checkpoint import DEMO_FOLDER
 
 
@@ -34,6 +37,28 @@ def test_words_of_a_page_are_pointed_at_where_they_stand() -> None:
             written = writer.tokenizer.decode([int(ids[asking + 1])]).strip()
             right += written in [writer.tokenizer.decode([token]).strip() for token in there if token]
         assert right >= 0.8 * len(pointed)  # two short tokens may share a position, which then shows the second
+
+
+def test_each_word_of_a_picture_has_the_one_that_is_told_before_it() -> None:
+    rng, writer = random.Random(6), Encoder(Tokenizer.from_file(str(DEMO_FOLDER / "tokenizer.json")))
+
+    def held(drawing: Drawing) -> list[tuple[str, str]]:
+        """Of the positions in the order of reading, what is told before and the word; each once."""
+        seen = Labeller(writer).see(drawing)
+        labels = seen.labels[: seen.used[0] * (seen.used[1] + 1)]
+        pairs = labels[labels[:, WORD] > 0][:, [BEFORE, WORD]].tolist()
+        names = [tuple(writer.tokenizer.decode([token]).strip() if token else "" for token in pair) for pair in pairs]
+        return [pair for pair, _ in groupby(names)]
+
+    page = held(pictures.draw_text(text := documents.page(rng), rng))
+    linked = [word == before for (_, word), (before, _) in pairwise(page)]
+    assert sum(linked) >= 0.9 * len(linked)  # a token that has no position of its own is not seen
+    written = "".join(word for _, word in page)
+    assert SequenceMatcher(None, written, "".join(text.strip("# ").split()), autojunk=False).ratio() > 0.95
+
+    scene = scenes.scene(rng)
+    told = [word for item in scene for word in (item.tint, item.shape)]
+    assert sorted(held(pictures.draw_scene(scene, rng))) == sorted(zip(["", *told], told, strict=False))
 
 
 def test_the_base_model_that_ships_is_what_adapters_are_trained_on(tmp_path: Path) -> None:
