@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain, count, pairwise
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ SHARES = {
     "spoken": 0.13,
     "read": 0.42,
 }
-BEYOND_SHARE, BEYOND_FROM = 0.01, 0.5  # batches of one picture of more than 4,096 tokens, in the later part
+BEYOND_SHARE, BEYOND_FROM = 0.1, 0.5  # batches of more than 4,096 tokens, in the later part
 BEYOND_SIZE = 1700  # pixels to a side
 LARGEST, SIZED_SHARE = 900, 0.35  # pixels to a side; of the pictures that are not of one crop's size
 MORE = 6  # questions about a scene behind the first one, at most: a picture takes long to see, and an answer little
@@ -104,7 +104,7 @@ class Asker:
         for number, (item,) in enumerate(drawn):
             told.append(Told(0, str(item), number, 0, end))
             end = reply.lower().index(str(item), end) + len(str(item))
-        return self._shown([self._scene(items, None) for items in drawn], scenes.DIFFERENCE, reply, told=tuple(told))
+        return self._shown(self._several(drawn, size), scenes.DIFFERENCE, reply, told=tuple(told))
 
     def bars(self, size: int | None) -> Shown:
         """The highest or the lowest bar."""
@@ -125,7 +125,7 @@ class Asker:
         asked = self.rng.choice((scenes.MOTION, prompts.SUMMARIZE_IMAGES))
         begin, end = reply.rstrip(".").split(" to ")
         told = (Told(0, begin, 0, 0), Told(0, f"to {end}", 2, 0))
-        return self._shown([self._scene(frame, None) for frame in frames], asked, reply, told=told)
+        return self._shown(self._several(frames, size), asked, reply, told=told)
 
     def spoken(self, size: int | None) -> Shown:
         """A question about a picture that is only heard."""
@@ -150,7 +150,8 @@ class Asker:
             text = documents.table(self.rng)
         else:
             text = documents.receipt(self.rng)
-        return self._shown([pictures.draw_text(text, self.rng)], prompts.READ, text)
+        drawing = pictures.draw_text(text, self.rng)
+        return self._shown([pictures.on_ground(drawing, size) if size else drawing], prompts.READ, text)
 
     def _asked_more(self, shown: Shown, items: scenes.Scene) -> Shown:
         """The same with more questions about the scene, each once."""
@@ -165,6 +166,10 @@ class Asker:
 
     def _scene(self, items: scenes.Scene, size: int | None) -> Drawing:
         return pictures.draw_scene(items, self.rng, size or self._size())
+
+    def _several(self, drawn: Sequence[scenes.Scene], size: int | None) -> list[Drawing]:
+        """The first of `size` pixels to a side."""
+        return [self._scene(items, size if number == 0 else None) for number, items in enumerate(drawn)]
 
     def _shown(
         self,
@@ -199,16 +204,26 @@ def _told(asked: str, reply: str, items: scenes.Scene, number: int = 0) -> tuple
 def batches(
     pool: Pool, writer: Encoder, seed: int, begin: float, pace: float, crops: int, long_share: float, switch: int
 ) -> Iterator[tuple[list[Shown], Batch]]:
-    """Endless batches of at most `crops` crops, but for one picture, and of conversations of about the same length."""
-    rng = random.Random(seed)
+    """Endless batches of conversations of about the same length with at most `crops` crops, or of a far longer one.
+
+    Seeds of the same thousands give long ones at the same time, as processes do that wait for each other.
+    """
+    rng, turn = random.Random(seed), random.Random(seed // 1000)
     asker = Asker(pool, writer, rng)
-    alike: dict[int, list[tuple[Shown, Example]]] = defaultdict(list)
-    progress = begin
-    while True:
-        if progress > BEYOND_FROM and rng.random() < BEYOND_SHARE:
-            progress += pace
+    short = _short(asker, writer, crops)
+    for number in count():
+        if begin + number * pace > BEYOND_FROM and turn.random() < BEYOND_SHARE:
             shown = [asker.draw(BEYOND_SIZE)]
             yield shown, collate([example(writer, shown[0])])
+        else:
+            shown, examples = next(short)
+            yield shown, collate(examples, switch if rng.random() < long_share else None, rng)
+
+
+def _short(asker: Asker, writer: Encoder, crops: int) -> Iterator[tuple[list[Shown], list[Example]]]:
+    """Conversations of about the same length, whose pictures have at most `crops` crops, but for a single picture."""
+    alike: dict[int, list[tuple[Shown, Example]]] = defaultdict(list)
+    while True:
         item = asker.draw()
         written = example(writer, item)
         batch = alike[len(written.ids) // ALIKE]
@@ -217,8 +232,7 @@ def batches(
             continue
         shown, examples = [other for other, _ in batch], [other for _, other in batch]
         batch[:] = [(item, written)]
-        progress += pace
-        yield shown, collate(examples, switch if rng.random() < long_share else None, rng)
+        yield shown, examples
 
 
 def example(writer: Encoder, shown: Shown) -> Example:
