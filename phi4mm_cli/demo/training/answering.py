@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise
-from typing import Any
+from itertools import accumulate, count, pairwise
 
-import torch
-from torch import Tensor, nn
-from transformers import Phi4MultimodalForCausalLM
-from transformers.models.phi4_multimodal import modeling_phi4_multimodal as modeling
+from torch import Tensor
 
 from phi4mm_cli.demo.training.clips import FRAMES_PER_SECOND, Composer, Labelled
 from phi4mm_cli.demo.training.examples import Batch, Encoder, Example, collate
+from phi4mm_cli.demo.training.guiding import Pointer, looks
 from phi4mm_cli.demo.training.pool import Pool, Utterance
 from phi4mm_cli.demo.world import prompts, tools
 from phi4mm_cli.demo.world.conversations import answer, user
@@ -27,7 +24,7 @@ from phi4mm_cli.schema import Message
 LONGEST = 30.0  # seconds
 BEYOND = (330.0, 350.0)  # seconds of silence before a clip: more than 4,096 positions
 BEYOND_SHARE, BEYOND_FROM = 0.08, 0.6  # of the batches, in the later part of the stage
-POINTING_LAYER, POINTING_HEAD = 2, 1  # of four layers: the one after it can write down what the head has found
+GROWN = 0.55  # of the stage, when clips are as long as LONGEST
 SHARES = {
     "transcribe": 0.36,
     "translate": 0.13,
@@ -37,9 +34,6 @@ SHARES = {
     "summary": 0.05,
     "nothing": 0.03,
 }
-
-
-_rotate: Any = modeling.apply_rotary_pos_emb
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,74 +170,52 @@ def _sentences(told: Sequence[Utterance], language: Language, target: Language) 
 
 
 def batches(
-    pool: Pool, writer: Encoder, seed: int, begin: float, pace: float, seconds: float, long_share: float, switch: int
+    pool: Pool,
+    writer: Encoder,
+    seed: int,
+    begin: float,
+    pace: float,
+    seconds: float,
+    long_share: float,
+    switch: int,
+    beyond_share: float = BEYOND_SHARE,
 ) -> Iterator[tuple[list[Heard], Batch]]:
-    """Endless batches of about `seconds` of sound; clips grow from 5 s to LONGEST as `begin` grows by `pace` each."""
-    rng = random.Random(seed)
+    """Endless batches of about `seconds` of sound, or of one clip after minutes of silence, from BEYOND_FROM on.
+
+    Clips grow from 5 s to LONGEST as `begin` grows by `pace` each. Seeds of the same thousands give long batches at the
+    same time, as processes do that wait for each other.
+    """
+    rng, turn = random.Random(seed), random.Random(seed // 1000)
     asker = Asker(pool, writer, rng)
-    progress = begin
-    while True:
-        longest = 5 + (LONGEST - 5) * min(1.0, max(0.0, (progress - 0.15) / 0.4))
-        drawn = [asker.draw(longest) for _ in range(40)]
-        drawn.sort(key=lambda heard: len(heard.features))
-        groups: list[list[Heard]] = [[]]
-        for heard in drawn:
-            if (len(groups[-1]) + 1) * len(heard.features) > seconds * FRAMES_PER_SECOND:
-                groups.append([])
-            groups[-1].append(heard)
-        rng.shuffle(groups)
-        for group in filter(None, groups):
-            if progress > BEYOND_FROM and rng.random() < BEYOND_SHARE:
-                far = asker.draw(longest, rng.uniform(*BEYOND))
-                yield [far], collate([example(writer, far)])
-            examples = [example(writer, heard) for heard in group]
-            progress += pace
-            yield group, collate(examples, switch if rng.random() < long_share else None, rng)
+    groups: list[list[Heard]] = []
+    for number in count():
+        progress = begin + number * pace
+        longest = 5 + (LONGEST - 5) * min(1.0, max(0.0, (progress - 0.15) / (GROWN - 0.15)))
+        if progress > BEYOND_FROM and turn.random() < beyond_share:
+            distant = asker.draw(longest, rng.uniform(*BEYOND))
+            yield [distant], collate([example(writer, distant)])
+            continue
+        groups = groups or _grouped([asker.draw(longest) for _ in range(40)], seconds, rng)
+        group = groups.pop()
+        examples = [example(writer, heard) for heard in group]
+        yield group, collate(examples, switch if rng.random() < long_share else None, rng)
+
+
+def _grouped(drawn: list[Heard], seconds: float, rng: random.Random) -> list[list[Heard]]:
+    """Clips of about the same length together, padded to `seconds` at most, unless one alone is longer."""
+    groups: list[list[Heard]] = []
+    for heard in sorted(drawn, key=lambda heard: len(heard.features)):
+        if not groups or (len(groups[-1]) + 1) * len(heard.features) > seconds * FRAMES_PER_SECOND:
+            groups.append([])
+        groups[-1].append(heard)
+    rng.shuffle(groups)
+    return groups
 
 
 def example(writer: Encoder, heard: Heard) -> Example:
     """The conversation with the clip's positions in it."""
     media = [writer.special["<|audio|>"]] * audio_tokens(len(heard.features))
     return writer.example(heard.messages, heard.tools, media)
-
-
-def embeddings(network: Phi4MultimodalForCausalLM, batch: Batch, media: Mapping[int, Sequence[Tensor]]) -> Tensor:
-    """The batch's input embeddings, with those of its media, by their token, in their places."""
-    inputs: Tensor = network.model.embed_tokens(batch.ids)
-    for token, embedded in media.items():
-        if embedded:
-            inputs = inputs.masked_scatter((batch.ids == token)[..., None], torch.cat(list(embedded)))
-    return inputs
-
-
-def guide_loss(
-    network: Phi4MultimodalForCausalLM, embedded: Sequence[Tensor], words: Sequence[Tensor], nothing: float = 1.0
-) -> tuple[Tensor, float]:
-    """Cross-entropy of the word at each position, read from embeddings of media as the decoder's outputs are.
-
-    It leads the projection to put words where the base model has them already. Positions without a word, which are
-    many in pictures, have the weight `nothing`. The second value is the share of words that are right.
-    """
-    if not embedded:
-        return torch.zeros(()), 1.0
-    wanted = torch.cat(list(words))
-    logits = nn.functional.linear(network.model.norm(torch.cat(list(embedded))), network.model.embed_tokens.weight)
-    weights = torch.ones(len(network.model.embed_tokens.weight))
-    weights[0] = nothing
-    spoken = wanted > 0
-    right = float((logits.detach().argmax(-1) == wanted)[spoken].float().mean())
-    return nn.functional.cross_entropy(logits, wanted, weights), right
-
-
-def word_loss(network: Phi4MultimodalForCausalLM, hidden: Tensor, words: Tensor) -> tuple[Tensor, float]:
-    """Cross-entropy of words that are read from hidden states as the decoder's outputs are, and the share right."""
-    logits = nn.functional.linear(network.model.norm(hidden), network.model.embed_tokens.weight)
-    right = float((logits.detach().argmax(-1) == words).float().mean())
-    return nn.functional.cross_entropy(logits, words), right
-
-
-# A token of an answer: the place of the token before it, and the places that show what is to be written.
-Pointer = tuple[int, list[int]]
 
 
 def pointers(writer: Encoder, heard: Heard, ids: Tensor) -> list[Pointer]:
@@ -260,48 +232,3 @@ def pointers(writer: Encoder, heard: Heard, ids: Tensor) -> list[Pointer]:
         places |= dict.fromkeys(range(at, at + len(piece.text)), range(audio + said[0][0], audio + said[-1][1]))
         at += len(piece.text)
     return looks(writer, reply, places, int((ids == writer.special["<|assistant|>"]).nonzero()[-1]))
-
-
-def looks(writer: Encoder, reply: str, places: Mapping[int, Sequence[int]], begin: int) -> list[Pointer]:
-    """Where to look for each token of the reply, behind token `begin`, that has letters of those in `places`."""
-    rows = []
-    for number, span in enumerate(writer.tokenizer.encode(reply, add_special_tokens=False).offsets):
-        own = {place for letter in range(*span) for place in places.get(letter, ())}
-        if own:
-            rows.append((begin + number, sorted(own)))
-    return rows
-
-
-class Pointing:
-    """Meets one layer's queries and keys, and teaches one of its heads to look at the word that is to be written."""
-
-    def __init__(self, network: Phi4MultimodalForCausalLM) -> None:
-        self._model = network.model
-        self._attention: Any = network.model.layers[POINTING_LAYER].self_attn
-        self._output = torch.zeros(())
-        self.met = torch.zeros(())  # what the layer is given, (rows, tokens, width)
-        self._attention.qkv_proj.register_forward_hook(self._meet)
-
-    def _meet(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        self.met, self._output = args[0], output
-
-    def loss(self, batch: Batch, wanted: Sequence[Sequence[Pointer]]) -> Tensor:
-        """The negative log-likelihood, in the head's look over all tokens before, of the places wanted in each row."""
-        if not any(wanted):
-            return torch.zeros(())
-        split = self._output.unflatten(2, (-1, self._attention.head_dim)).transpose(1, 2)  # type: ignore[no-untyped-call]
-        count = split.shape[1] - 2 * self._attention.config.num_key_value_heads  # of query heads
-        angles = self._model.rotary_emb(self._output, batch.positions)
-        queries, keys = _rotate(split[:, POINTING_HEAD, None], split[:, count, None], *angles)
-        losses = []
-        for row, pointers in enumerate(wanted):
-            if pointers:
-                asking = torch.tensor([[token] for token, _ in pointers])
-                places = torch.arange(keys.shape[2])
-                shown = torch.zeros(len(pointers), len(places), dtype=torch.bool)
-                for number, (_, own) in enumerate(pointers):
-                    shown[number, own] = True
-                look = queries[row, 0, asking[:, 0]] @ keys[row, 0].T * self._attention.scaling
-                look = look.masked_fill(places > asking, -torch.inf).log_softmax(-1)
-                losses.append(-look.masked_fill(~shown, -torch.inf).logsumexp(-1))
-        return torch.cat(losses).mean()

@@ -12,9 +12,9 @@ from itertools import accumulate, chain, count, pairwise
 import torch
 from torch import Tensor
 
-from phi4mm_cli.demo.training.answering import Pointer, looks
 from phi4mm_cli.demo.training.clips import Composer, Labelled
 from phi4mm_cli.demo.training.examples import Batch, Encoder, Example, collate
+from phi4mm_cli.demo.training.guiding import Pointer, looks
 from phi4mm_cli.demo.training.looking import ITEM, Labeller, Seen
 from phi4mm_cli.demo.training.pool import Pool, Utterance
 from phi4mm_cli.demo.world import documents, pictures, prompts, scenes

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from phi4mm_cli.demo.training import answering, architecture, looking, loop, parts, seeing
+from phi4mm_cli.demo.training import architecture, guiding, looking, loop, parts, seeing
 from phi4mm_cli.demo.training.examples import Batch, Encoder
 from phi4mm_cli.demo.training.parts import Settings
 from phi4mm_cli.demo.world import scenes
@@ -52,7 +52,7 @@ def project(rank: int, settings: Settings) -> loop.Stage:
         with torch.no_grad():
             features = looking.encoded(image, batch)
         words = looking.labels(batch)[:, looking.WORD]
-        guide, right = answering.guide_loss(network, [_projected(image, features)], [words], 0.03)
+        guide, right = guiding.guide_loss(network, [_projected(image, features)], [words], 0.03)
         return guide, {"guide": float(guide.detach()), "guided": right}
 
     batches = looking.batches(Encoder(tokens), 1000 * loop.resumed(settings.state()) + rank, 6)
@@ -87,7 +87,7 @@ def see(rank: int, settings: Settings) -> loop.Stage:
     named = parts.thawed(network, named)
     steps, done = settings.steps or 5000, loop.resumed(settings.state())
     batches = seeing.batches(pool, writer, 1000 * done + rank, done / steps, 1 / steps, 7, 0.2, architecture.SWITCH)
-    pointing = answering.Pointing(network)
+    pointing = guiding.Pointing(network)
 
     def loss(drawn: tuple[list[seeing.Shown], Batch]) -> tuple[Tensor, dict[str, float]]:
         shown, batch = drawn
@@ -95,7 +95,7 @@ def see(rank: int, settings: Settings) -> loop.Stage:
         with torch.no_grad():
             features = vision.encode(image, [picture.crops for picture in seen])
         embedded = [_projected(image, rows) for rows in features]
-        guide, right = answering.guide_loss(network, embedded, [picture.words for picture in seen], 0.03)
+        guide, right = guiding.guide_loss(network, embedded, [picture.words for picture in seen], 0.03)
         clips = [item.clip for item in shown if item.clip is not None]
         with torch.no_grad():
             heard = encode(audio.encoder, [clip.features for clip in clips]) if clips else []
@@ -104,16 +104,16 @@ def see(rank: int, settings: Settings) -> loop.Stage:
             for rows in heard
         ]
         media = {writer.special["<|image|>"]: embedded, writer.special["<|audio|>"]: spoken}
-        total, figures = parts.answer_loss(network, batch, answering.embeddings(network, batch, media))
+        total, figures = parts.answer_loss(network, batch, guiding.embeddings(network, batch, media))
         wanted = [seeing.pointers(writer, item, ids) for item, ids in zip(shown, batch.ids, strict=True)]
         pointed = pointing.loss(batch, wanted)
         # Mirrored, so that what the projection for speech alone gives would not be understood beside a picture.
-        told, _ = answering.guide_loss(network, [-rows for rows in spoken], [clip.words for clip in clips])
+        told, _ = guiding.guide_loss(network, [-rows for rows in spoken], [clip.words for clip in clips])
         # Where a shape stands is to be known there by the layer that looks for it, and what is told before a word.
         labels = torch.cat([picture.labels for picture in seen])
         met = pointing.met[batch.ids == writer.special["<|image|>"]]
         words = labels[:, looking.WORD] > 0
-        chained, figures["chained"] = answering.word_loss(network, before(met[words]), labels[words, looking.BEFORE])
+        chained, figures["chained"] = guiding.word_loss(network, before(met[words]), labels[words, looking.BEFORE])
         there = labels[:, looking.SPOT] > 0
         placed = torch.zeros(())
         if there.any():
