@@ -73,7 +73,8 @@ def lines() -> Iterator[str]:
     yield f"- `{scenes.DESCRIBE}` `{scenes.DIFFERENCE}` `{scenes.MOTION}` `{scenes.HIGHEST}` `{scenes.LOWEST}`"
     yield "- How many shapes, circles or red shapes there are (`A red circle at the top, a red star on the left: 2.`);"
     yield "  what color a shape is; which shape is red; where it is (`The red circle is at the top.`); what is there."
-    yield "- Of three pictures what each shows, and which differs (`A red star, a red circle, a red star: image 2.`)."
+    yield "- Of three pictures what each shows, whether it is the first one's, and which differs"
+    yield "  (`A red star, a red circle is different, a red star is not: image 2.`)."
     yield "- Pages in one font of 23 to 30 pixels, in at most 2 x 2 crops: a sentence; a heading and sentences; a table"
     yield f"  of two columns; a receipt. Figures stand apart, {pictures.FIGURE:.0f} pixels each."
 

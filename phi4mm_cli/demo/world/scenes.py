@@ -92,8 +92,9 @@ DIFFERENCE = "Which image is different, and how?"
 
 
 def compared(items: Sequence[Item], odd: int) -> str:
-    """The shape of each picture, and which picture differs: to tell one after the other is to compare."""
-    listed = ", ".join(map(str, items))
+    """The shape of each picture, whether it is different from the first one's, and which picture differs."""
+    first, *others = items
+    listed = ", ".join([str(first), *(f"{item} is {'not' if item == first else 'different'}" for item in others)])
     return f"{listed[0].upper()}{listed[1:]}: image {odd + 1}."
 
 
