@@ -22,7 +22,7 @@ from phi4mm_cli.demo.training.parts import Settings
 from phi4mm_cli.model.checkpoint import DEMO_FOLDER
 
 STATES = Path(__file__).parent / "state"  # of a training that is not done yet
-LATER = ("speech", "speech_far", "project", "see", "export")  # what needs the base model
+LATER = ("speech", "project", "see", "export")  # what needs the base model
 
 
 def main() -> None:

@@ -170,15 +170,7 @@ def _sentences(told: Sequence[Utterance], language: Language, target: Language) 
 
 
 def batches(
-    pool: Pool,
-    writer: Encoder,
-    seed: int,
-    begin: float,
-    pace: float,
-    seconds: float,
-    long_share: float,
-    switch: int,
-    beyond_share: float = BEYOND_SHARE,
+    pool: Pool, writer: Encoder, seed: int, begin: float, pace: float, seconds: float, long_share: float, switch: int
 ) -> Iterator[tuple[list[Heard], Batch]]:
     """Endless batches of about `seconds` of sound, or of one clip after minutes of silence, from BEYOND_FROM on.
 
@@ -191,7 +183,7 @@ def batches(
     for number in count():
         progress = begin + number * pace
         longest = 5 + (LONGEST - 5) * min(1.0, max(0.0, (progress - 0.15) / (GROWN - 0.15)))
-        if progress > BEYOND_FROM and turn.random() < beyond_share:
+        if progress > BEYOND_FROM and turn.random() < BEYOND_SHARE:
             distant = asker.draw(longest, rng.uniform(*BEYOND))
             yield [distant], collate([example(writer, distant)])
             continue

@@ -25,14 +25,12 @@ def export(work: Path, target: Path) -> None:
     """Write the checkpoint of the stages whose states are in `work` into the folder `target`, which is made anew."""
     tokens = parts.tokenizer(work)
     network = architecture.new_network(parts.vocabulary(tokens))
-    stages = ("base", "far", "listen", "speech", "speech_far", "look", "see")
-    states = {name: _state(work / f"{name}.safetensors") for name in stages}
+    states = {name: _state(work / f"{name}.safetensors") for name in ("base", "far", "listen", "speech", "look", "see")}
     embedding = network.model.embed_tokens_extend
     _put(parts.decoder(network), states["far"] or states["base"], "")
     for name in ("listen", "speech"):
         _put(dict(embedding.audio_embed.encoder.named_parameters()), states[name], "encoder.")
-    told = states["speech_far"] or states["speech"]
-    _put(dict(embedding.audio_embed.named_parameters()), told, "projection.")
+    _put(dict(embedding.audio_embed.named_parameters()), states["speech"], "projection.")
     for name in ("look", "see"):
         _put(dict(embedding.image_embed.named_parameters()), states[name], "tower.")
     _put(dict(embedding.image_embed.named_parameters()), states["see"], "image_projection.")
@@ -40,9 +38,9 @@ def export(work: Path, target: Path) -> None:
     hearing.set_moments(embedding.audio_embed.encoder, Pool(work / "pool"))
     shutil.rmtree(target, ignore_errors=True)
     _write_network(network, target)
-    for name, state in (("speech", told), ("vision", states["see"])):
-        if state:
-            _write_adapter(name, state, target / f"{name}-lora")
+    for name, stage in (("speech", "speech"), ("vision", "see")):
+        if states[stage]:
+            _write_adapter(name, states[stage], target / f"{name}-lora")
     tokens.save(str(target / "tokenizer.json"))
     _write_settings(target)
 

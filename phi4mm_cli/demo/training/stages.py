@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
-from transformers import Phi4MultimodalForCausalLM
 
 from phi4mm_cli.demo.training import answering, architecture, guiding, hearing, loop, parts, seeing_stages
 from phi4mm_cli.demo.training.examples import Batch, Encoder, text_batches
@@ -95,52 +93,12 @@ def speech(rank: int, settings: Settings) -> loop.Stage:
         pool, writer, 1000 * done + rank, done / steps, 1 / steps, 60.0, 0.2, architecture.SWITCH
     )
 
-    told = _told(writer, network)
+    pointing = guiding.Pointing(network)
 
     def loss(drawn: tuple[list[answering.Heard], Batch]) -> tuple[Tensor, dict[str, float]]:
         clips, batch = drawn
         encoded = encode(module.encoder, [clip.features for clip in clips])
-        total, figures = told(encoded, clips, batch)
         labelled = [(rows, clip.labels) for rows, clip in zip(encoded, clips, strict=True) if clip.labels]
-        if labelled:
-            heard, seen = heads.loss([rows for rows, _ in labelled], [labels for _, labels in labelled])
-            total, figures = total + 0.2 * heard, figures | {"sounds": seen["sounds"]}
-        return total, figures
-
-    return loop.Stage(named, batches, loss, steps, 8e-4, settings.state(), settings.minutes)
-
-
-def speech_far(rank: int, settings: Settings) -> loop.Stage:
-    """The speech adapter and its projection, on as many recordings of more than 4,096 tokens as on short ones."""
-    writer, network, pool = parts.with_adapter(settings, "speech")
-    module = network.model.embed_tokens_extend.audio_embed
-    settings.begin_from(
-        "speech", {f"encoder.{name}": parameter for name, parameter in module.encoder.named_parameters()}
-    )
-    named = parts.thawed(network, {f"projection.{n}": p for n, p in module.named_parameters() if "_for_speech" in n})
-    if not settings.state().exists():
-        settings.begin_from("speech", named)
-    seed = 1000 * loop.resumed(settings.state()) + rank
-    batches = answering.batches(pool, writer, seed, 1.0, 0.0, 60.0, 0.2, architecture.SWITCH, beyond_share=0.5)
-    told = _told(writer, network)
-
-    def loss(drawn: tuple[list[answering.Heard], Batch]) -> tuple[Tensor, dict[str, float]]:
-        clips, batch = drawn
-        with torch.no_grad():
-            encoded = encode(module.encoder, [clip.features for clip in clips])
-        return told(encoded, clips, batch)
-
-    return loop.Stage(named, batches, loss, settings.steps or 1000, 5e-4, settings.state(), settings.minutes)
-
-
-Told = Callable[[list[Tensor], list[answering.Heard], Batch], tuple[Tensor, dict[str, float]]]
-
-
-def _told(writer: Encoder, network: Phi4MultimodalForCausalLM) -> Told:
-    """The loss of answers about clips, with those of what leads to them, given what the audio encoder makes of them."""
-    module, pointing = network.model.embed_tokens_extend.audio_embed, guiding.Pointing(network)
-
-    def loss(encoded: list[Tensor], clips: list[answering.Heard], batch: Batch) -> tuple[Tensor, dict[str, float]]:
         audio = [module.down_proj_for_speech(nn.functional.gelu(module.up_proj_for_speech(rows))) for rows in encoded]
         inputs = guiding.embeddings(network, batch, {writer.special["<|audio|>"]: audio})
         total, figures = parts.answer_loss(network, batch, inputs)
@@ -148,10 +106,13 @@ def _told(writer: Encoder, network: Phi4MultimodalForCausalLM) -> Told:
         guide, right = guiding.guide_loss(network, [rows for rows, _ in spoken], [words for _, words in spoken])
         wanted = [answering.pointers(writer, clip, ids) for clip, ids in zip(clips, batch.ids, strict=True)]
         pointed = pointing.loss(batch, wanted)
-        figures |= {"pointed": float(pointed.detach()), "guided": right}
-        return total + 0.3 * guide + 0.1 * pointed, figures
+        total, figures = total + 0.3 * guide + 0.1 * pointed, figures | {"pointed": float(pointed.detach())}
+        if labelled:
+            heard, seen = heads.loss([rows for rows, _ in labelled], [labels for _, labels in labelled])
+            total, figures = total + 0.2 * heard, figures | {"sounds": seen["sounds"], "guided": right}
+        return total, figures
 
-    return loss
+    return loop.Stage(named, batches, loss, steps, 8e-4, settings.state(), settings.minutes)
 
 
 STAGES: dict[str, Callable[[int, Settings], loop.Stage]] = {
@@ -162,5 +123,4 @@ STAGES: dict[str, Callable[[int, Settings], loop.Stage]] = {
     "project": seeing_stages.project,
     "see": seeing_stages.see,
     "speech": speech,
-    "speech_far": speech_far,
 }
