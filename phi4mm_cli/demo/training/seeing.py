@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from phi4mm_cli.demo.training.clips import Composer, Labelled
-from phi4mm_cli.demo.training.examples import Batch, Encoder, Example, collate
+from phi4mm_cli.demo.training.examples import IGNORED, Batch, Encoder, Example, collate
 from phi4mm_cli.demo.training.guiding import Pointer, looks
 from phi4mm_cli.demo.training.looking import ITEM, Labeller, Seen
 from phi4mm_cli.demo.training.pool import Pool, Utterance
@@ -233,6 +233,17 @@ def _short(asker: Asker, writer: Encoder, crops: int) -> Iterator[tuple[list[Sho
         shown, examples = [other for other, _ in batch], [other for _, other in batch]
         batch[:] = [(item, written)]
         yield shown, examples
+
+
+def comparisons(writer: Encoder, rng: random.Random, count: int) -> Batch:
+    """Answers that compare three pictures, none of which is shown: only what follows from their own words counts."""
+    judged = {writer.text(word)[-1] for word in (" not", " different", " 1", " 2", " 3")}
+    examples = []
+    for _ in range(count):
+        _, reply = scenes.difference(rng)
+        told = writer.example((user(scenes.DIFFERENCE), answer(reply)))
+        examples.append(Example(told.ids, [token if token in judged else IGNORED for token in told.targets]))
+    return collate(examples)
 
 
 def example(writer: Encoder, shown: Shown) -> Example:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from phi4mm_cli.demo.training.parts import Settings
 from phi4mm_cli.demo.world import scenes
 from phi4mm_cli.model import vision
 from phi4mm_cli.model.encoder import encode
+
+COMPARISONS = 32  # in writing, beside each batch
 
 
 def look(rank: int, settings: Settings) -> loop.Stage:
@@ -88,6 +91,7 @@ def see(rank: int, settings: Settings) -> loop.Stage:
     steps, done = settings.steps or 5000, loop.resumed(settings.state())
     batches = seeing.batches(pool, writer, 1000 * done + rank, done / steps, 1 / steps, 7, 0.2, architecture.SWITCH)
     pointing = guiding.Pointing(network)
+    rng = random.Random(1000 * done + rank)
 
     def loss(drawn: tuple[list[seeing.Shown], Batch]) -> tuple[Tensor, dict[str, float]]:
         shown, batch = drawn
@@ -104,6 +108,8 @@ def see(rank: int, settings: Settings) -> loop.Stage:
             for rows in heard
         ]
         media = {writer.special["<|image|>"]: embedded, writer.special["<|audio|>"]: spoken}
+        # To compare is learnt from words: pictures take too long for what three words of an answer teach.
+        compared, practised = parts.answer_loss(network, seeing.comparisons(writer, rng, COMPARISONS))
         total, figures = parts.answer_loss(network, batch, guiding.embeddings(network, batch, media))
         wanted = [seeing.pointers(writer, item, ids) for item, ids in zip(shown, batch.ids, strict=True)]
         pointed = pointing.loss(batch, wanted)
@@ -120,8 +126,8 @@ def see(rank: int, settings: Settings) -> loop.Stage:
             guessed = places(met[there])
             placed = nn.functional.cross_entropy(guessed, labels[there, looking.SPOT])
             figures["placed"] = float((guessed.detach().argmax(-1) == labels[there, looking.SPOT]).float().mean())
-        figures |= {"guided": right, "pointed": float(pointed.detach())}
-        total = total + guide + 0.3 * (told + pointed + placed + chained)
+        figures |= {"guided": right, "compared": practised["exact"], "pointed": float(pointed.detach())}
+        total = total + guide + 0.3 * (told + pointed + placed + chained + compared)
         return total, figures
 
     return loop.Stage(named, batches, loss, steps, 8e-4, settings.state(), settings.minutes)
