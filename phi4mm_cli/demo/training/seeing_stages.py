@@ -127,7 +127,7 @@ def see(rank: int, settings: Settings) -> loop.Stage:
             placed = nn.functional.cross_entropy(guessed, labels[there, looking.SPOT])
             figures["placed"] = float((guessed.detach().argmax(-1) == labels[there, looking.SPOT]).float().mean())
         figures |= {"guided": right, "compared": practised["exact"], "pointed": float(pointed.detach())}
-        total = total + guide + 0.3 * (told + pointed + placed + chained + compared)
+        total = total + guide + compared + 0.3 * (told + pointed + placed + chained)
         return total, figures
 
     return loop.Stage(named, batches, loss, steps, 8e-4, settings.state(), settings.minutes)
