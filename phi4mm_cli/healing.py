@@ -185,7 +185,7 @@ class Listener:
         faults, stretch = trust.faults(said), None
         if not faults and result.words:
             words = [Word(chunk.start + word.start, chunk.start + word.end, word.word) for word in result.words]
-            if stretch := trust.crowded(words, chunk.end):
+            if stretch := _crowded(chunk, words):
                 faults = ("speech_rate",)
             elif stretch := _untold(chunk, words):
                 faults = ("missing_words",)
@@ -215,6 +215,13 @@ def request(clip: Clip, asked: str, question: Question, sampling: SamplingOption
     """Asks about a clip, with as many tokens for the answer as saying it may need."""
     budget = question.tellings * (BASE_TOKENS + round(TOKENS_PER_SECOND * (clip.end - clip.start)))
     return Request((Message("user", (clip, asked)),), sampling.sampling(budget), word_times=question.word_times)
+
+
+def _crowded(chunk: Chunk, words: Sequence[Word]) -> timing.Span | None:
+    """Where a chunk of speech that is long enough to be judged has words that nobody can say in their time."""
+    if not chunk.speech or chunk.end - chunk.start < trust.SHORTEST_JUDGED:
+        return None
+    return trust.crowded(words, chunk.end)
 
 
 def _untold(chunk: Chunk, words: Sequence[Word]) -> timing.Span | None:
