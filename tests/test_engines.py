@@ -69,9 +69,8 @@ def test_the_requests_are_many_and_their_answers_differ(
     requests: dict[str, Request], expected: dict[str, Outcome]
 ) -> None:
     assert len(requests) >= 30
-    assert (
-        len({told(outcome)["tokens"] for outcome in expected.values()}) > 20
-    )  # the demo sees the same in some pictures
+    # The demo sees the same in some of the pictures.
+    assert len({told(outcome)["tokens"] for outcome in expected.values()}) > 20
     assert set(STREAMED) <= requests.keys()
 
 
