@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 _unwanted: ContextVar[Callable[[], bool]] = ContextVar("unwanted", default=lambda: False)
+_dropped: ContextVar[Callable[[str], bool]] = ContextVar("dropped", default=lambda key: False)
 _whole: ContextVar[bool] = ContextVar("whole", default=False)
 
 
@@ -40,6 +41,21 @@ def in_one_piece() -> Iterator[None]:
 def is_in_one_piece() -> bool:
     """Whether what this thread is at must not be broken off."""
     return _whole.get()
+
+
+@contextmanager
+def dropped_when(unwanted: Callable[[str], bool]) -> Iterator[None]:
+    """Within the context, in this thread, `is_dropped` asks `unwanted` of a request by its key."""
+    token = _dropped.set(unwanted)
+    try:
+        yield
+    finally:
+        _dropped.reset(token)
+
+
+def is_dropped(key: str) -> bool:
+    """Whether nobody waits for the answer to this request any more; others of the same batch go on."""
+    return _dropped.get()(key)
 
 
 def check() -> None:

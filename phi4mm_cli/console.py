@@ -12,12 +12,14 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from io import BufferedWriter, FileIO, TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from phi4mm_cli.errors import ExitCode, Phi4Error, StorageError, UsageError
 
 if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
     from rich.progress import Progress
 
 _COLOURS = {"error": "31", "warning": "33", "note": "2"}
@@ -29,14 +31,15 @@ def results() -> Iterator[TextIO]:
     """The program's stdout as UTF-8 text, while everything else that writes to stdout is sent to stderr.
 
     The file descriptor itself is redirected, so that a chatty C library cannot corrupt a result either. A reader that
-    has seen enough and closed the pipe ends the program quietly.
+    has seen enough and closed the pipe ends the program quietly. Raises StorageError where results find no room.
     """
     sys.stdout.flush()
     real = os.dup(1)
     os.dup2(2, 1)
     shadowed, sys.stdout = sys.stdout, sys.stderr
     try:
-        with os.fdopen(os.dup(real), "w", encoding="utf-8", errors="replace", newline="\n") as file:
+        raw = BufferedWriter(_Stdout(os.dup(real), "w"))
+        with TextIOWrapper(raw, encoding="utf-8", errors="replace", newline="\n") as file:
             yield file
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), real)  # what is flushed at exit has no reader either
@@ -45,6 +48,15 @@ def results() -> Iterator[TextIO]:
         sys.stdout = shadowed
         os.dup2(real, 1)
         os.close(real)
+
+
+class _Stdout(FileIO):
+    """Where results go."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """As any file, but raises StorageError where there is no room."""
+        with needing_room():
+            return super().write(data)
 
 
 @contextmanager

@@ -47,19 +47,19 @@ def render(messages: tuple[Message, ...], tools: str | None = None) -> Iterator[
         yield Marker("<|tool_response|>" if message.role == "tool" else f"<|{message.role}|>")
         after_marker = True
         for part in _parts(message):
-            piece = _written(part.lstrip() if after_marker else part) if isinstance(part, str) else part
+            piece = written(part.lstrip() if after_marker else part) if isinstance(part, str) else part
             if piece != "":
                 yield piece
                 after_marker = isinstance(piece, Marker)
         if message.role == "system" and tools is not None:
-            yield from (Marker(TOOLS), tools.strip(), Marker(TOOLS_END))
+            yield from (Marker(TOOLS), written(tools.strip()), Marker(TOOLS_END))
             tools = None
         yield Marker(END)
     yield Marker("<|assistant|>")
 
 
-def _written(text: str) -> str:
-    """The text without what no tokenizer takes: bytes of names and of arguments that are not UTF-8."""
+def written(text: str) -> str:
+    """The text without what no tokenizer takes: bytes of names that are not UTF-8, halves of surrogate pairs."""
     return text.encode("utf-8", "replace").decode()
 
 

@@ -100,7 +100,7 @@ class Request:
     @cached_property
     def key(self) -> str:
         """Hex SHA-256 of the request's canonical JSON: equal requests have equal keys, on every machine."""
-        return hashlib.sha256(canonical_json(self).encode("utf-8", "surrogateescape")).hexdigest()
+        return hashlib.sha256(canonical_json(self).encode("utf-8", "surrogatepass")).hexdigest()
 
     @property
     def clips(self) -> tuple[Clip, ...]:

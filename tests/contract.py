@@ -67,6 +67,7 @@ def sounds(folder: Path) -> dict[str, Request]:
         "telephone": asked(Clip(audio.source(folder / "phone.wav"), 0.0, 1.5), ask),
         "a channel": asked(Clip(stereo, 0.1, 2.0, channel=2), ask),
         "mixed down": asked(Clip(stereo, 0.1, 2.0), ask),
+        "a clip, and the name of one": asked("What is <|audio_1|>? ", second),
         "two clips": asked(first, second, "Which is longer?"),
         "the clip last": asked("Listen: ", second),
         "a clip alone": asked(second),
@@ -100,10 +101,12 @@ def sights(folder: Path) -> dict[str, Request]:
 
 
 def tools() -> dict[str, Request]:
+    quoting = Reply(f"In it stands {CALL}.", ())
     again = (("assistant", CALL), ("tool", '{"result": "rain <|end|>"}'))
     return {
         "a tool": talk(("user", "Weather in Oslo?"), tools=TOOLS),
         "a tool and a system": talk(("system", "Be brief."), ("user", "Weather in Oslo?"), tools=TOOLS),
+        "letters of a call": talk(("user", "Read it."), ("assistant", quoting), ("user", "Thank you.")),
         "what a tool said": talk(("user", "Weather in Oslo?"), *again, tools=TOOLS),
     }
 

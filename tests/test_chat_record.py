@@ -18,7 +18,19 @@ from scripted import ScriptedEngine, said
 from phi4mm_cli import attaching
 from phi4mm_cli.asking import Asking
 from phi4mm_cli.cancel import Cancelled
-from phi4mm_cli.chat import PRIVATE, Conversation, Dropped, Event, Instructed, Reset, Turn, Undone, replay, session
+from phi4mm_cli.chat import (
+    PRIVATE,
+    Conversation,
+    Dropped,
+    Event,
+    Instructed,
+    Reset,
+    Turn,
+    Undone,
+    places,
+    replay,
+    session,
+)
 from phi4mm_cli.chat.session import HEAD, Kept, load, write
 from phi4mm_cli.chat.shell import paths
 from phi4mm_cli.chat.talking import KEPT, Talker
@@ -191,7 +203,7 @@ def test_a_file_gives_back_what_happened(tmp_path_factory: pytest.TempPathFactor
     for event in events:
         kept.happen(event)
     assert load(path).conversation == kept.conversation == replay(events)
-    assert replay([*session.events(kept.conversation)]) == kept.conversation
+    assert replay([*session.events_of(kept.conversation)]) == kept.conversation
 
 
 def test_times_of_clips_are_exact(tmp_path: Path) -> None:
@@ -203,6 +215,28 @@ def test_times_of_clips_are_exact(tmp_path: Path) -> None:
     kept = Kept(Conversation(), tmp_path / "s.jsonl")
     kept.happen(Turn(user(clip, "What?"), ()))
     assert load(tmp_path / "s.jsonl").conversation.turns[0].said.parts == (clip, "What?")
+
+
+def test_a_file_that_is_removed_meanwhile_is_written_anew(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    kept = Kept(Conversation(), path)
+    kept.happen(Instructed("Be brief."), turn("one"))
+    path.unlink()
+    kept.happen(turn("two"))
+    assert load(path).conversation == kept.conversation
+
+
+def test_those_that_were_added_to_longest_ago_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    folder = places.new().parent
+    for number in range(places.MOST_KEPT):
+        path = folder / f"{number:02}.jsonl"
+        path.touch()
+        os.utime(path, (1000 + number, 1000 + number))
+    os.utime(folder / "00.jsonl")  # begun first, and still talked in
+    places.new()
+    assert sorted(path.name for path in folder.iterdir())[:2] == ["00.jsonl", "02.jsonl"]
+    assert places.newest().name == "00.jsonl"
 
 
 @pytest.mark.parametrize("length", range(0, 160, 7))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 from at_work import stop_at_once, wait_for
-from conftest import Phi4mm
+from conftest import Phi4mm, environment
 from jsonschema import Draft202012Validator
 
 from phi4mm_cli.commands.schema import json_schema
@@ -219,6 +219,22 @@ def test_a_closed_pipe_ends_quietly(tmp_path: Path) -> None:
     )
     assert run.stdout == "0\n"
     assert run.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+@pytest.mark.parametrize(
+    "command", ["transcribe talk.wav --engine echo --no-vad", "chat Hello --engine echo", "schema"]
+)
+def test_a_full_stdout_is_said_in_one_line(tmp_path: Path, command: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        program = [sys.executable, "-m", "phi4mm_cli", *command.split()]
+        variables = environment(tmp_path)
+        run = subprocess.run(
+            program, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, encoding="utf-8", env=variables
+        )
+    assert run.returncode == 1
+    assert run.stderr.startswith("phi4mm: error: cannot write the results: ")
+    assert run.stderr.count("\n") == 1
 
 
 def test_no_colour_and_no_bar_off_a_terminal(phi4mm: Phi4mm) -> None:

@@ -12,7 +12,7 @@ import openai
 import pytest
 import soundfile
 from PIL import Image
-from serving import Server, call, client
+from serving import Reply, Server, call, client
 
 from phi4mm_cli.commands.sample import SAMPLES
 from phi4mm_cli.engines import open_engine
@@ -160,6 +160,29 @@ def test_calls_and_their_results_go_back_in_the_models_words(echo_server: Server
         {"role": "tool", "tool_call_id": "1", "content": '{"sky": "blue"}'},
     ]
     assert said(echo_server, conversation) == f'Paris? {CALLED} {{"sky": "blue"}}'
+
+
+def test_calls_with_what_no_text_can_hold_harm_nobody(echo_server: Server) -> None:
+    """Half of a letter that takes two, and JSON without end."""
+
+    def answer(arguments: str) -> Reply:
+        calls = [{"function": {"name": "f", "arguments": arguments}}]
+        conversation = [{"role": "assistant", "tool_calls": calls}, *asked(words("Hello"))]
+        return call(echo_server, "POST", "/v1/chat/completions", {"messages": conversation})
+
+    assert "Hello" in answer(r'{"a": "\ud83d"}').json()["choices"][0]["message"]["content"]
+    refused = answer("[" * 100000 + "]" * 100000)
+    assert (refused.status, refused.json()["error"]["param"]) == (400, "messages.0.tool_calls")
+    assert "Traceback" not in "".join(echo_server.said)
+
+
+def test_answers_go_back_as_text_where_they_have_tokens(echo_server: Server) -> None:
+    answer = {"role": "assistant", "content": CALLED, "token_ids": []}
+    assert said(echo_server, [*asked(words("Hello")), answer, *asked(words("So?"))]).endswith("So?")
+    for wrong in ({"role": "user"}, {"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}):
+        body = {"messages": [answer | wrong]}
+        reply = call(echo_server, "POST", "/v1/chat/completions", body)
+        assert (reply.status, reply.json()["error"]["param"]) == (400, "messages.0.token_ids")
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,7 @@ def test_a_key_is_asked_for(strict: Server) -> None:
     assert call(strict, "GET", "/v1/models").status == 401
     assert call(strict, "GET", "/health").status == 200
     assert client(strict, KEY).models.list().data[0].id == "phi4mm"
+    assert call(strict, "GET", "/v1/models", headers={"Authorization": f"bearer {KEY}"}).status == 200
     assert not any(KEY in line for line in strict.said)
 
 
@@ -89,6 +90,8 @@ def test_a_key_is_asked_for(strict: Server) -> None:
         ({}, 200),
         ({"Host": "evil.example"}, 403),
         ({"Origin": "https://evil.example"}, 403),
+        ({"Host": "[::1"}, 403),
+        ({"Origin": "http://[x"}, 403),
         ({"Origin": "http://localhost:3000"}, 200),
         ({"Content-Type": "text/plain"}, 415),
     ],
@@ -112,6 +115,7 @@ def test_errors_are_objects(echo_server: Server, method: str, path: str, body: A
     reply = call(echo_server, method, path, body)
     assert reply.status == status
     assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
+    assert status != 405 or reply.headers["Allow"] == "POST"
 
 
 @pytest.mark.parametrize(
@@ -209,7 +213,7 @@ def test_the_second_signal_ends_it_at_once(long_recording: Path) -> None:
         wait_for(lambda: any("ending" in line for line in server.said))
         began = time.monotonic()
         assert server.stop(signal.SIGINT) == 130
-        assert time.monotonic() - began < 20  # the grace is 30 s
+        assert time.monotonic() - began < 20  # an answer in hand may take 600 s
         assert "Traceback" not in "".join(server.said)
 
 

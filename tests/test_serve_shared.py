@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from at_work import PATIENCE
+from at_work import PATIENCE, wait_for
 from scripted import MEETING, ScriptedEngine, hears, said
 
 from phi4mm_cli.driver import run
+from phi4mm_cli.engines import Engine
 from phi4mm_cli.engines.echo import EchoEngine
+from phi4mm_cli.engines.local import LocalEngine
 from phi4mm_cli.errors import MissingError, Phi4Error, RequestError
 from phi4mm_cli.flows import transcribe
 from phi4mm_cli.jobs import Job
 from phi4mm_cli.media import audio
+from phi4mm_cli.model.checkpoint import resolve
 from phi4mm_cli.schema import Message, Request, Result, Sampling
 from phi4mm_cli.serving.refusal import Refusal
 from phi4mm_cli.serving.seat import Seat, Withdrawn
@@ -49,7 +53,7 @@ class Client:
 
 
 @contextmanager
-def at_work(engine: EchoEngine, most_streams: int = 4) -> Iterator[SharedEngine]:
+def at_work(engine: Engine, most_streams: int = 4) -> Iterator[SharedEngine]:
     shared = SharedEngine(engine, most_streams, lambda size: None)
     thread = threading.Thread(target=shared.run)
     thread.start()
@@ -118,6 +122,30 @@ def test_who_goes_is_let_go_of_and_hears_nothing() -> None:
     shared.close()
     thread.join(PATIENCE)
     assert [(client.heard, client.done) for client in gone] == [([], 1)] * 3
+
+
+def test_an_answer_that_nobody_waits_for_is_given_up_while_it_is_written() -> None:
+    """With those of the same batch, one of which is wanted; and when all ends."""
+    words = (Message("user", ("Hello",)),)
+    endless = [Request(words, Sampling(n, repetition_penalty=0.1)) for n in (3900, 3901)]  # never ends by itself
+    beams = Request(words, Sampling(3900, repetition_penalty=0.1, num_beams=2))
+    with LocalEngine(resolve("demo"), "cpu", "float32") as engine, at_work(engine) as shared:
+        brief = Client(shared, Request(words, Sampling(20)))
+        assert isinstance(expected := brief.last(), Result)
+        going, searching = [Client(shared, request) for request in endless], Client(shared, beams)
+        staying = Client(shared, Request(words, Sampling(21)))
+        time.sleep(0.5)
+        for client in (*going, searching):
+            shared.withdraw(client.ticket)
+        assert isinstance(found := staying.last(), Result)
+        assert found.tokens == expected.tokens
+        wait_for(lambda: all(client.done for client in (*going, searching)))
+        for client in (*going, searching):
+            assert all(len(result.tokens) < 3000 for result in client.heard if isinstance(result, Result))
+        last = Client(shared, endless[0])
+        time.sleep(0.2)
+        shared.close()
+        assert isinstance(last.last(), Phi4Error)
 
 
 def test_flows_run_through_a_seat_as_through_the_engine() -> None:

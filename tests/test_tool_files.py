@@ -59,6 +59,7 @@ FLAT = {
     },
 }
 TOLD = {"name": "get_weather", "description": "Get the weather."}
+INTEGERS = {"type": "array", "items": {"type": "integer"}}
 WRITTEN = {
     "the model's own": [FLAT],
     "one alone": FLAT,
@@ -96,6 +97,10 @@ def test_the_demo_is_offered_tools_as_it_was_taught(saved: Saved) -> None:
         ("list[dict]", {"type": "array", "items": {"type": "object"}}, True),
         ("Dict[str, int]", {"type": "object"}, True),
         ("Any", {}, True),
+        ("str | list[int]", {"anyOf": [{"type": "string"}, INTEGERS]}, True),
+        ("list[int] | dict[str, int]", {"anyOf": [INTEGERS, {"type": "object"}]}, True),
+        ("list[list[int] | None], optional", {"type": "array", "items": INTEGERS}, False),
+        ("str | str | dict", {"type": ["string", "object"]}, True),
     ],
 )
 def test_types_in_the_models_own_format(saved: Saved, written: str, schema: dict[str, Any], required: bool) -> None:
@@ -140,6 +145,9 @@ def test_a_schema_that_holds_itself_ends(saved: Saved) -> None:
     assert flat(tool)["parameters"]["root"]["properties"]["left"]["type"] == "dict, optional"
 
 
+NESTED = '{"properties": {"x": ' * 60 + "{}" + "}}" * 60
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -155,12 +163,24 @@ def test_a_schema_that_holds_itself_ends(saved: Saved) -> None:
         ('[{"name": "f", "parameters": {"type": "object", "properties": {"x": {"type": "str"}}}}]', "no JSON Schema"),
         ('[{"name": "f", "parameters": {"$ref": "http://127.0.0.1:9/x"}}]', "refer to 'http://127.0.0.1:9/x'"),
         ('[{"name": "f", "parameters": {"$ref": "#/$defs/x"}}]', "refer to '#/$defs/x'"),
+        ('[{"name": "f", "parameters": {"$ref": "#"}}]', "leads back to itself"),
+        ('[{"name": "f", "parameters": {"properties": {"x": {"anyOf": [{"$ref": "#/properties/x"}]}}}}]', "leads back"),
+        ('[{"name": "f", "parameters": {"properties": {"x": {"$id": "http://a.b/"}}}}]', "$id inside"),
+        (f'[{{"name": "f", "parameters": {NESTED}}}]', "more than 100 levels"),
     ],
 )
 def test_what_is_wrong_with_an_entry_is_said(saved: Saved, content: str, message: str) -> None:
     found = problems(read_json(saved("tools.json", content)))
     assert len(found) == (1 if message else 0)
     assert all(message in each for each in found)
+
+
+def test_references_go_through_lists_and_odd_names(saved: Saved) -> None:
+    known = {"B": {"anyOf": [{"type": "integer"}, {"type": "null"}]}, "a b": {"type": "string"}}
+    places = {"x": {"$ref": "#/$defs/B/anyOf/0"}, "y": {"$ref": "#/$defs/a%20b"}}
+    content = [{"name": "f", "parameters": {"$defs": known, "properties": places, "required": ["x", "y"]}}]
+    [tool] = sound(read_json(saved("tools.json", "\ufeff" + json.dumps(content))))
+    assert [parameter["type"] for parameter in flat(tool)["parameters"].values()] == ["int", "str"]
 
 
 def test_one_bad_entry_does_not_hide_the_others(saved: Saved) -> None:
@@ -344,6 +364,8 @@ def test_a_command_describes_itself(text: str, name: str, description: str | Non
         ("sh -c 'wc {path}'", UsageError, "shell code"),
         ("/bin/sh -c {code}", UsageError, "shell code"),
         ("sh -ec {code}", UsageError, "shell code"),
+        ("bash -c -o pipefail {code}", UsageError, "right behind -c"),
+        ("sh -c +e {code}", UsageError, "right behind -c"),
     ],
 )
 def test_commands_that_are_refused(text: str, error: type[Exception], message: str) -> None:

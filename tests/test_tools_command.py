@@ -89,6 +89,8 @@ def test_check_says_all_that_is_wrong(phi4mm: Phi4mm, tmp_path: Path) -> None:
     run = phi4mm("tools", "check", "bad.py")
     assert (run.returncode, run.stdout) == (2, "g(x: int)\n")
     assert [line[:24] for line in run.stderr.splitlines()] == ["phi4mm: error: bad.py: '"] * 2
+    (tmp_path / "empty.json").write_text("[]", encoding="utf-8")
+    assert "empty.json has no tools" in phi4mm("tools", "check", "empty.json").stderr
     for missing in ("missing.py", "missing.json"):
         run = phi4mm("tools", "check", missing)
         assert (run.returncode, run.stderr.count("\n")) == (2, 1)

@@ -42,6 +42,8 @@ DRAWN = {"drawn by chance"}  # by vLLM's own generator
 _SCALED, _BESIDE = "lets the padding beside a picture be seen", "projects the sound beside a picture"
 DIFFERENT = {
     "control tokens": "names of the model's control tokens",
+    "a clip, and the name of one": "names of the model's control tokens",
+    "letters of a call": "names of the model's control tokens",
     "what a tool said": "names of the model's control tokens",
     "without repeats": "does not know no_repeat_ngram_size",
     "beams": "does not know num_beams",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from phi4mm_cli.errors import UsageError
@@ -21,7 +22,7 @@ def history() -> Path:
 def new() -> Path:
     """The file of a conversation that begins. Raises OSError where none can be."""
     folder = _conversations()
-    for old in sorted(folder.glob("*.jsonl"))[: -MOST_KEPT + 1]:
+    for old in _by_age(folder)[: -MOST_KEPT + 1]:
         old.unlink(missing_ok=True)
     return folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.jsonl"
 
@@ -29,12 +30,21 @@ def new() -> Path:
 def newest() -> Path:
     """The file of the conversation that was last added to. Raises UsageError where there is none."""
     try:
-        found = sorted(_conversations().glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
+        found = _by_age(_conversations())
     except OSError:
         found = []
     if not found:
         raise UsageError("there is no conversation to go on with", "Leave --continue out")
     return found[-1]
+
+
+def _by_age(folder: Path) -> list[Path]:
+    """Its conversations; the one that was added to last comes last."""
+    times: dict[Path, float] = {}
+    for path in folder.glob("*.jsonl"):
+        with suppress(FileNotFoundError):  # another program is at the same
+            times[path] = path.stat().st_mtime
+    return sorted(times, key=lambda path: times[path])
 
 
 def _conversations() -> Path:

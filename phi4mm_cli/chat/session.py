@@ -147,8 +147,16 @@ class Kept:
     def happen(self, *events: Event) -> None:
         """Go on. What has happened is on the disk before this returns. Raises InputError where it cannot be."""
         if self._path is not None:  # first: what is not in the file has not happened, or /undo takes back another turn
-            append(self._path, events)
+            append(self._path, events if _is_there(self._path) else (*events_of(self.conversation), *events))
         self.conversation = reduce(Conversation.after, events, self.conversation)
+
+
+def _is_there(path: Path) -> bool:
+    """False where it is yet to be made, or has been removed as one of the oldest."""
+    try:
+        return path.exists()
+    except OSError:  # which adding to it tells
+        return True
 
 
 def append(path: Path, events: Iterable[Event]) -> None:
@@ -164,7 +172,7 @@ def write(path: Path, conversation: Conversation) -> None:
     temporary = path.with_name(f".phi4mm-{os.getpid()}.part")
     try:
         temporary.unlink(missing_ok=True)
-        _append(temporary, events(conversation))
+        _append(temporary, events_of(conversation))
         temporary.replace(path)
     except OSError as error:
         raise InputError(f"cannot write the session {path}: {error.strerror}", "Give another file") from None
@@ -200,7 +208,7 @@ def _gap(file: FileIO) -> bytes:
     return b"" if file.read(1) == b"\n" else b"\n"
 
 
-def events(conversation: Conversation) -> Iterator[Event]:
+def events_of(conversation: Conversation) -> Iterator[Event]:
     """What makes this conversation out of nothing."""
     if conversation.system is not None:
         yield Instructed(conversation.system)

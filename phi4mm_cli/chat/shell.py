@@ -203,7 +203,7 @@ class Shell:
             loaded = session.load(path)
         for problem in loaded.problems:
             console.tell(problem, "warning")
-        self._kept.happen(Reset(), Instructed(None), *session.events(loaded.conversation))
+        self._kept.happen(Reset(), Instructed(None), *session.events_of(loaded.conversation))
         console.tell(f"{counted(loaded.conversation)} from {path}")
 
     def _tokens(self) -> None:

@@ -22,7 +22,7 @@ from phi4mm_cli.outputs import Timings, remarked
 from phi4mm_cli.schema import Message, to_json
 from phi4mm_cli.tool_options import ActingOptions, CallOptions, OfferOptions
 from phi4mm_cli.tools import SYSTEM, Tool, by_name, loop
-from phi4mm_cli.tools.formats import OPTIONAL, flat, read_json
+from phi4mm_cli.tools.formats import ADVICE, OPTIONAL, flat, read_json
 from phi4mm_cli.tools.functions import Functions
 from phi4mm_cli.tools.records import Exchange
 
@@ -163,6 +163,8 @@ def check(
                 found.append(entry)
         if problems:
             raise typer.Exit(ExitCode.USAGE)
+        if not found:
+            raise UsageError(f"{path} has no tools in it", ADVICE)
         by_name(found)
 
 

@@ -275,7 +275,7 @@ def _compose(model: Model, request: Request, read: Callable[[Clip | Picture], Me
         with foreseen("a single request"):
             media = read_each(request, read)
         prompt = compose(model, render(request.messages, request.tools), media, request.sampling)
-        prompt = replace(prompt, word_times=request.word_times)
+        prompt = replace(prompt, word_times=request.word_times, key=request.key)
     except (RequestError, DeviceLostError):
         raise
     except Phi4Error as error:

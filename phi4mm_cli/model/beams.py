@@ -9,17 +9,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from phi4mm_cli.cancel import is_dropped
+from phi4mm_cli.model.composing import Prompt
 from phi4mm_cli.model.loading import Model
 from phi4mm_cli.model.rows import Rows
 from phi4mm_cli.model.sampling import rules
-from phi4mm_cli.schema import Sampling
 
 
-def search(model: Model, rows: Rows, ids: tuple[int, ...], sampling: Sampling, banned: Tensor) -> list[int]:
-    """The best answer to the one prompt in `rows`, whose tokens are `ids`; its end token included.
-
-    `sampling` says how many beams and at most how many tokens.
-    """
+def search(model: Model, rows: Rows, prompt: Prompt, banned: Tensor) -> list[int]:
+    """The best answer to the one prompt in `rows`; its end token included, but where it is dropped meanwhile."""
+    ids, sampling = prompt.ids, prompt.sampling
     beams = sampling.num_beams
     process = rules(sampling, banned)
     seen = torch.tensor([ids], device=model.device)  # (rows, length): the prompt and what the beams have written
@@ -28,7 +27,7 @@ def search(model: Model, rows: Rows, ids: tuple[int, ...], sampling: Sampling, b
     for length in range(1, sampling.max_new_tokens + 1):
         totals = process(seen, rows.read().float().log_softmax(-1)) + scores
         places, tokens, totals = _best(totals, beams * max(2, 1 + len(model.end_tokens)))
-        last = length == sampling.max_new_tokens
+        last = length == sampling.max_new_tokens or is_dropped(prompt.key)
         ends = [last or token in model.end_tokens for token in tokens.tolist()]
         for rank in range(min(beams, len(ends))):
             if ends[rank]:

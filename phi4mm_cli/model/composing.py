@@ -32,6 +32,7 @@ class Prompt:
     sampling: Sampling  # its token budget cut down to what the context has room for
     limit: Finish  # what has ended an answer that fills that budget
     word_times: bool = False  # whether the words of the answer are timed; of prompts with one clip of one WINDOW only
+    key: str = ""  # of the request
 
     @property
     def clips(self) -> tuple[Medium, ...]:

@@ -14,6 +14,7 @@ import torch
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
+from phi4mm_cli.cancel import is_dropped
 from phi4mm_cli.model.align import Answered, transcript, word_times
 from phi4mm_cli.model.beams import search
 from phi4mm_cli.model.composing import Prompt, answer_text
@@ -33,8 +34,8 @@ from phi4mm_cli.schema import Clip, Piece, Result
 def generate(model: Model, prompts: Sequence[Prompt]) -> list[Result]:
     """The answers, in order, to prompts of one rope side and with media of one kind, whose adapter is at work.
 
-    A prompt whose answer may cross the LongRoPE switch, or is searched for with beams, comes alone. Raises MemoryError
-    where the machine has no room for them.
+    A prompt whose answer may cross the LongRoPE switch, or is searched for with beams, comes alone. The answer to one
+    that is dropped meanwhile is cut off. Raises MemoryError where the machine has no room for them.
     """
     require_room(model.device, model.token_bytes * sum(map(_tokens, prompts)))
     tokens: list[list[int]] = [[] for _ in prompts]
@@ -124,7 +125,7 @@ def _steps(model: Model, prompts: Sequence[Prompt], rows: Rows) -> Iterator[list
     banned = torch.tensor([model.audio_token, model.image_token], device=model.device)
     if prompts[0].sampling.num_beams > 1:
         [prompt] = prompts
-        yield from ([(0, token)] for token in search(model, rows, prompt.ids, prompt.sampling, banned))
+        yield from ([(0, token)] for token in search(model, rows, prompt, banned))
         return
     choosers = [Chooser(p.sampling, p.ids, banned) if Chooser.needed(p.sampling) else None for p in prompts]
     live, written = list(range(len(prompts))), 0
@@ -136,7 +137,9 @@ def _steps(model: Model, prompts: Sequence[Prompt], rows: Rows) -> Iterator[list
         keep = [
             i
             for i, row in enumerate(live)
-            if tokens[i] not in model.end_tokens and written < prompts[row].sampling.max_new_tokens
+            if tokens[i] not in model.end_tokens
+            and written < prompts[row].sampling.max_new_tokens
+            and not is_dropped(prompts[row].key)
         ]
         if 0 < len(keep) < len(live):
             index = torch.tensor(keep, device=model.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 import time
@@ -26,7 +27,6 @@ from phi4mm_cli.serving.uploads import Uploads
 
 STARTING_SECONDS = 0.01  # between two looks at whether it listens
 PATIENCE = 5  # seconds that the thread is given where the program is to end at once
-GRACE_SECONDS = 30  # that answers in hand have when the server is to end
 
 
 def application(
@@ -76,7 +76,7 @@ def served(gate: Gate, listener: socket.socket, shared: SharedEngine) -> Iterato
         access_log=False,
         lifespan="off",
         server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_graceful_shutdown=math.ceil(gate.limits.seconds),  # that an answer may take
     )
     server = uvicorn.Server(config)
 

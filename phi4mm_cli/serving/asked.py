@@ -16,9 +16,9 @@ from phi4mm_cli.errors import InputError, UsageError
 from phi4mm_cli.media import audio, image
 from phi4mm_cli.options import COLDEST, RANGES
 from phi4mm_cli.paging import LOW_CROPS
-from phi4mm_cli.prompt import TOOL_CALL, TOOL_CALL_END
-from phi4mm_cli.schema import Clip, Message, Part, Picture, Request, Sampling
-from phi4mm_cli.serving.body import AudioUrl, Call, Chat, Content, ImageUrl, InputAudio, Text, Url
+from phi4mm_cli.prompt import TOOL_CALL, TOOL_CALL_END, written
+from phi4mm_cli.schema import Clip, Message, Part, Picture, Reply, Request, Sampling
+from phi4mm_cli.serving.body import AudioUrl, Call, Chat, Content, ImageUrl, InputAudio, Text, Turn, Url
 from phi4mm_cli.serving.refusal import Refusal
 from phi4mm_cli.serving.uploads import Uploads
 from phi4mm_cli.tools import by_name
@@ -71,8 +71,18 @@ def _messages(chat: Chat, uploads: Uploads, held: ExitStack) -> Iterator[Message
             parts.append(place)
         if turn.tool_calls:
             parts.append(_calls(turn.tool_calls, f"messages.{i}.tool_calls"))
+        if turn.token_ids is not None:
+            yield Message("assistant", (_reply(turn, parts, f"messages.{i}.token_ids"),))
+            continue
         placed = _placed(parts, media, chat.placeholders is not False)
         yield Message("system" if turn.role == "developer" else turn.role, tuple(placed))
+
+
+def _reply(turn: Turn, parts: Sequence[Part | Place], where: str) -> Reply:
+    """An answer that comes back with the tokens that it was made of; where these do not spell it, its text counts."""
+    if turn.role != "assistant" or turn.tool_calls:
+        raise Refusal(400, f"{where}: only an answer's text has them", where)
+    return Reply("".join(map(str, parts)), tuple(turn.token_ids or ()))
 
 
 def _placed(parts: Sequence[Part | Place], media: Mapping[Place, Part], by_name: bool) -> Iterator[Part]:
@@ -103,12 +113,12 @@ def _filled(text: str, waiting: dict[Place, Part]) -> Iterator[Part]:
 def _calls(calls: Sequence[Call], where: str) -> str:
     """Calls as the model writes them."""
     try:
-        written = [
+        told = [
             {"name": call.function.name, "arguments": json.loads(call.function.arguments or "{}")} for call in calls
         ]
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Refusal(400, f"{where}: the arguments of a call are not JSON", where) from None
-    return f"{TOOL_CALL}{json.dumps(written, ensure_ascii=False)}{TOOL_CALL_END}"
+    return written(f"{TOOL_CALL}{json.dumps(told, ensure_ascii=False)}{TOOL_CALL_END}")
 
 
 # ---------------------------------------------------------------------------------------------------- media

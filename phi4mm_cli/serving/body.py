@@ -125,6 +125,7 @@ class Turn(_Strict):
     content: list[Content] = []
     tool_calls: list[Call] | None = None
     tool_call_id: str | None = None
+    token_ids: list[int] | None = None  # of an answer: its letters are none of a call's markers but where these are
 
     @field_validator("content", mode="before")
     @classmethod

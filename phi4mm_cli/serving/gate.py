@@ -107,20 +107,22 @@ class _Visit:
 
     def _admit(self) -> None:
         """Raise Refusal where the request is not let in."""
-        gate, headers = self._gate, Headers(scope=self._scope)
+        gate, sent = self._gate, Headers(scope=self._scope)
         if self._scope["path"] == "/health":
             return
         if gate.key is not None:
-            given = headers.get("authorization", "")
-            if not compare_digest(given.encode(), f"Bearer {gate.key}".encode()):
-                raise Refusal(401, "the key is missing or wrong: Authorization: Bearer KEY", None, "invalid_api_key")
+            scheme, _, given = sent.get("authorization", "").partition(" ")
+            if not compare_digest(given.strip().encode(), gate.key.encode()) or scheme.lower() != "bearer":
+                message = "the key is missing or wrong: Authorization: Bearer KEY"
+                raise Refusal(401, message, None, "invalid_api_key", {"WWW-Authenticate": "Bearer"})
         elif gate.is_local:
-            _require_local(headers)
-        size = headers.get("content-length", "")
+            _require_local(sent)
+        size = sent.get("content-length", "")
         if size.isdecimal() and int(size) > gate.limits.body:
             raise self._too_large()
         if len(gate.inside) > gate.limits.queue:  # with this one
-            raise Refusal(429, "too many requests are at work", None, "queue_full", RETRY_SECONDS)
+            wait = {"Retry-After": str(RETRY_SECONDS)}
+            raise Refusal(429, "too many requests are at work", None, "queue_full", wait)
 
     def _too_large(self) -> Refusal:
         most = f"{self._gate.limits.body / 1e6:g} MB"
@@ -176,8 +178,11 @@ class _Visit:
 
 def _require_local(headers: Headers) -> None:
     """Raise Refusal where a web page of another host makes the browser send this, by its own name or by ours."""
-    host = urlsplit(f"//{headers.get('host', '')}").hostname
-    origin = headers.get("origin")
-    if host not in LOCAL_NAMES or (origin is not None and urlsplit(origin).hostname not in LOCAL_NAMES):
+    named = [f"//{headers.get('host', '')}", *headers.getlist("origin")]
+    try:
+        are_local = all(urlsplit(name).hostname in LOCAL_NAMES for name in named)
+    except ValueError:  # of brackets that do not close
+        are_local = False
+    if not are_local:
         message = "without a key, only programs on this machine are answered; set PHI4MM_API_KEY for others"
         raise Refusal(403, message, None, "foreign_origin")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -27,10 +28,10 @@ class Refusal(Exception):  # noqa: N818 - what is answered, and not always an er
         message: str,
         param: str | None = None,
         code: str | None = None,
-        retry_after: int | None = None,  # seconds
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.message, self.param, self.code, self.retry_after = status, message, param, code, retry_after
+        self.status, self.message, self.param, self.code, self.headers = status, message, param, code, headers or {}
 
     @property
     def body(self) -> dict[str, Any]:
@@ -40,9 +41,7 @@ class Refusal(Exception):  # noqa: N818 - what is answered, and not always an er
 
     def response(self) -> JSONResponse:
         """What the client is sent."""
-        headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
-        headers |= {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
-        return JSONResponse(self.body, self.status, headers)
+        return JSONResponse(self.body, self.status, self.headers)
 
 
 def of(error: Exception) -> Refusal:
@@ -56,5 +55,6 @@ def of(error: Exception) -> Refusal:
     if isinstance(error, Phi4Error):
         return Refusal(503, str(error))
     if isinstance(error, HTTPException):
-        return Refusal(error.status_code, _OF_STATUS.get(error.status_code, error.detail))
+        message = _OF_STATUS.get(error.status_code, error.detail)
+        return Refusal(error.status_code, message, headers=error.headers)
     return Refusal(500, "an unexpected error, which the server's own messages tell of")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from threading import Condition
 
 from phi4mm_cli import console
+from phi4mm_cli.cancel import dropped_when
 from phi4mm_cli.engines import Engine
 from phi4mm_cli.errors import Phi4Error, RequestError
 from phi4mm_cli.schema import Request, Result
@@ -119,14 +120,22 @@ class SharedEngine:
             self._inbox.clear()
         self._drop_withdrawn()
         while self._queue and self.engine.room() > 0:
-            ticket = self._queue.popleft()
-            owners = self._owners.setdefault(ticket.request.key, [])
-            if not owners:
-                self.engine.submit(ticket.request)
-            owners.append(ticket)
+            self._submit(self._queue.popleft())
         while self._next_streams and len(self._streams) < self._most_streams:
             self._streams.append(self._next_streams.popleft())
         return True
+
+    def _submit(self, ticket: Ticket) -> None:
+        try:
+            key = ticket.request.key
+            if key not in self._owners:
+                self.engine.submit(ticket.request)
+        except Phi4Error:
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug met in one request must not end the server
+            ticket.end(_told(error))
+        else:
+            self._owners.setdefault(key, []).append(ticket)
 
     def _has_work(self) -> bool:
         waiting = self._inbox or self._queue or self._next_streams
@@ -166,7 +175,8 @@ class SharedEngine:
     def _answer_batch(self) -> None:
         began = time.monotonic()
         try:
-            outcomes = self.engine.poll(POLL_SECONDS)
+            with dropped_when(self._is_unwanted):
+                outcomes = self.engine.poll(POLL_SECONDS)
         except Phi4Error:
             raise
         except Exception as error:  # noqa: BLE001 - a bug met in one batch must not end the server
@@ -176,6 +186,8 @@ class SharedEngine:
                 self.engine.cancel(key)
                 for ticket in owners:
                     ticket.end(refused)
+        if self._closed:  # what was at work has been cut off
+            return
         if outcomes:
             self._on_batch(len(outcomes))
         for key, outcome in outcomes:
@@ -183,6 +195,9 @@ class SharedEngine:
                 ticket.end(outcome)
         now = time.monotonic()
         self._turn_ends = now + max(TURN, now - began)
+
+    def _is_unwanted(self, key: str) -> bool:
+        return self._closed or all(ticket.withdrawn for ticket in self._owners.get(key, ()))
 
     def _tell_all(self, error: Exception) -> None:
         with_engine = [ticket for owners in self._owners.values() for ticket in owners]

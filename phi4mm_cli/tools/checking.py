@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from phi4mm_cli.errors import UsageError
 from phi4mm_cli.schema import ToolCall
 from phi4mm_cli.tools import Tool
-from phi4mm_cli.tools.calls import CallError
+from phi4mm_cli.tools.calls import MOST_LEVELS, CallError
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
@@ -51,34 +52,82 @@ def check_schema(what: str, schema: Schema) -> None:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
 
+    levels = [schema]
+    for _ in range(MOST_LEVELS):
+        levels = [inner for value in levels for inner in _inside(value)]
+    if levels:
+        raise UsageError(f"{what}: this is nested more than {MOST_LEVELS} levels deep", "Mend the file")
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
         where = ".".join(map(str, error.absolute_path))
         message = f"{what}: this is no JSON Schema: {where + ': ' if where else ''}{error.message[:200]}"
         raise UsageError(message, "Mend the file") from None
-    for reference in _references(schema):
-        if resolved(reference, schema) is None:
-            message = f"{what} cannot refer to {reference!r}, which is not there"
-            raise UsageError(message, "Copy what they refer to into $defs of the same schema")
+    for value in _everything(schema):
+        for reference in _references(value):
+            if resolved(reference, schema) is None:
+                message = f"{what} cannot refer to {reference!r}, which is not there"
+                raise UsageError(message, "Copy what they refer to into $defs of the same schema")
+        if value is not schema and isinstance(value, Mapping) and isinstance(value.get("$id"), str):
+            raise UsageError(f"{what} cannot have an $id inside: {value['$id']!r}", "Leave it out")
+    if _goes_in_a_circle(schema):
+        raise UsageError(f"{what}: a reference leads back to itself", "Mend the file")
 
 
 def resolved(reference: str, root: Schema) -> Any:
-    """What a reference of the form `#/$defs/NAME` names; None where it is nowhere in `root`."""
+    """What a reference of the form `#/$defs/NAME` or `#/anyOf/0` names; None where it is nowhere in `root`."""
     place: Any = root
     start, *parts = reference.split("/")
     if start != "#":
         return None
     for part in parts:
-        place = place.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(place, Mapping) else None
+        name = unquote(part).replace("~1", "/").replace("~0", "~")
+        if isinstance(place, list):
+            place = place[int(name)] if name.isdecimal() and int(name) < len(place) else None
+        else:
+            place = place.get(name) if isinstance(place, Mapping) else None
     return place
 
 
-def _references(schema: Any) -> list[str]:
-    if isinstance(schema, Mapping):
-        own = [schema[key] for key in ("$ref", "$dynamicRef") if isinstance(schema.get(key), str)]
-        return own + [found for value in schema.values() for found in _references(value)]
-    return [found for value in schema for found in _references(value)] if isinstance(schema, list) else []
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+
+
+def _everything(value: Any) -> Iterator[Any]:
+    yield value
+    for inner in _inside(value):
+        yield from _everything(inner)
+
+
+def _references(value: Any) -> list[str]:
+    own = value if isinstance(value, Mapping) else {}
+    return [own[key] for key in ("$ref", "$dynamicRef") if isinstance(own.get(key), str)]
+
+
+def _goes_in_a_circle(root: Schema) -> bool:
+    """Whether to hold a value against a schema, or one in it, would never come to an end.
+
+    So it is where references lead back to where they came from, and each is about the very same value.
+    """
+    on_the_way: set[str] = set()
+    done: set[str] = set()
+
+    def circles(schema: Any) -> bool:
+        if not isinstance(schema, Mapping):
+            return False
+        for reference in _references(schema):
+            if reference in on_the_way:
+                return True
+            if reference not in done:
+                on_the_way.add(reference)
+                if circles(resolved(reference, root)):
+                    return True
+                on_the_way.remove(reference)
+                done.add(reference)
+        several = [option for key in ("allOf", "anyOf", "oneOf") for option in _inside(schema.get(key))]
+        return any(map(circles, [*several, *(schema.get(key) for key in ("not", "if", "then", "else"))]))
+
+    return any(circles(schema) for schema in _everything(root))
 
 
 def _validator(schema: Schema) -> Draft202012Validator:

@@ -36,10 +36,11 @@ _ALSO = {
     "double": "number",
     "tuple": "array",
     "set": "array",
+    "none": "null",
     "nonetype": "null",
     "mapping": "object",
 }
-_FLAT_TYPE = re.compile(r"(?P<optional>Optional\[)?(?P<name>[A-Za-z]+)(?:\[(?P<inner>[^\[\]]*(?:\[.*\])?)\])?\]?")
+_FLAT_TYPE = re.compile(r"(?P<name>[A-Za-z]+)(?:\[(?P<inner>.*)\])?")
 
 
 def read_json(path: Path) -> Iterator[Tool | UsageError]:
@@ -48,7 +49,7 @@ def read_json(path: Path) -> Iterator[Tool | UsageError]:
     Raises UsageError for what is wrong with the file as a whole.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", "Tools are read from files") from None
     except (ValueError, RecursionError) as error:
@@ -137,15 +138,13 @@ def _from_type(written: str) -> tuple[dict[str, Any] | None, bool]:
     """`str`, `list[int]`, `str, optional`, `Optional[int]` or `int | None` as a schema; None where it is none."""
     plain = re.sub(r"\s*,\s*optional$|\s*\|\s*None$", "", written.strip())
     optional = plain != written.strip()
-    if "|" in plain and "[" not in plain:
-        kinds = [_kind(name.strip()) for name in plain.split("|")]
-        return ({"type": kinds} if None not in kinds else None), optional
+    if len(names := _alternatives(plain)) > 1:
+        return _any_of([_from_type(name)[0] for name in names]), optional
     found = _FLAT_TYPE.fullmatch(plain)
     if found is None:
         return None, optional
-    if found["optional"]:
-        inner, _ = _from_type(plain[len("Optional[") : -1])
-        return inner, True
+    if found["name"] == "Optional" and found["inner"]:
+        return _from_type(found["inner"])[0], True
     kind = _kind(found["name"])
     if kind is None:
         return ({} if found["name"] == "Any" else None), optional
@@ -154,6 +153,26 @@ def _from_type(written: str) -> tuple[dict[str, Any] | None, bool]:
         items, _ = _from_type(found["inner"].split(",")[0])
         schema |= {"items": items or {}}
     return schema, optional
+
+
+def _any_of(schemas: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    known = [schema for schema in schemas if schema is not None]
+    if len(known) < len(schemas):
+        return None
+    plain = all(schema.keys() == {"type"} and isinstance(schema["type"], str) for schema in known)
+    return {"type": [schema["type"] for schema in known]} if plain else {"anyOf": known}
+
+
+def _alternatives(written: str) -> list[str]:
+    """The types between the bars that are in no brackets, each once."""
+    names, depth = [""], 0
+    for letter in written:
+        depth += (letter == "[") - (letter == "]")
+        if letter == "|" and depth == 0:
+            names.append("")
+        else:
+            names[-1] += letter
+    return [*dict.fromkeys(name.strip() for name in names)]
 
 
 def _kind(name: str) -> str | None:
@@ -194,9 +213,8 @@ def _to_type(schema: Any, root: Mapping[str, Any], seen: tuple[str, ...]) -> tup
         return _to_type(resolved(reference, root), root, (*seen, reference))
     if isinstance(options := schema.get("anyOf", schema.get("oneOf")), list):
         told = [_to_type(option, root, seen) for option in options]
-        return " | ".join(dict.fromkeys(name for name, _ in told)), {
-            k: v for _, inner in told for k, v in inner.items()
-        }
+        names = _alternatives(" | ".join(name for name, _ in told))
+        return " | ".join(names), {k: v for _, inner in told for k, v in inner.items()}
     if "const" in schema:
         schema = {**schema, "enum": [schema["const"]]}
     inner = {key: schema[key] for key in ("enum", "format") if key in schema}

@@ -25,6 +25,7 @@ MOST_BYTES = 4  # of a character in UTF-8
 
 _PLACE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _NAMED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.+)", re.DOTALL)
+_CODE = re.compile(r"-[a-z]*c[a-z]*", re.IGNORECASE)  # -c, -ec, -Command
 _PLAIN = re.compile(r"[A-Za-z0-9_]+")
 
 
@@ -102,9 +103,15 @@ def read_program(text: str) -> Program:
 
 def _require_no_code(text: str, words: list[str]) -> None:
     """Raise UsageError where the model would write, or add to, what a shell runs."""
-    for before, word in pairwise(words):
-        if _PLACE.search(word) and (before.startswith("-") or not _PLACE.fullmatch(word)):
-            advice = "Write $1 in the shell's code, and behind it: NAME {path}"
+    advice = "Write $1 in the shell's code, and behind it: NAME {path}"
+    code = next((n + 1 for n, word in enumerate(words) if _CODE.fullmatch(word)), len(words))
+    if code < len(words) and words[code].startswith(("-", "+")):  # shells take more options there, then the code
+        raise UsageError(f"--command {text!r}: the shell's code must stand right behind -c", advice)
+    for number, (before, word) in enumerate(pairwise(words), 1):
+        is_code = before.startswith("-") or (
+            number > code and PurePath(words[0]).name == "pwsh"
+        )  # it takes all as code
+        if _PLACE.search(word) and (is_code or not _PLACE.fullmatch(word)):
             raise UsageError(f"--command {text!r}: the model would write shell code", advice)
 
 

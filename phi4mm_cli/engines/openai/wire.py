@@ -114,6 +114,8 @@ def body(request: Request, media: Sequence[Medium], served: Served, *, stream: b
             sent[name] = getattr(sampling, name)
     if served.family is not Family.OTHER:
         sent |= {"skip_special_tokens": False, "return_token_ids": True}
+    if served.family is Family.PHI4MM:
+        sent["placeholders"] = False  # what a text says of media is text
     if request.tools is not None and served.family is Family.PHI4MM:  # elsewhere they are in the first message's text
         sent["tools"] = json.loads(request.tools)
     return sent | ({"stream": True, "stream_options": {"include_usage": True}} if stream else {})
@@ -165,12 +167,16 @@ def _own_messages(request: Request, media: Sequence[Medium]) -> list[Json]:
     waiting = iter(media)
     for message in request.messages:
         content: list[Json] = []
+        told: Json = {}
         for part in message.parts:
-            if isinstance(part, (str, Reply)):
-                _write(content, part if isinstance(part, str) else part.text)
+            if isinstance(part, Reply):
+                _write(content, part.text)
+                told["token_ids"] = [*part.tokens]
+            elif isinstance(part, str):
+                _write(content, part)
             else:
                 content.append(next(waiting).part())
-        messages.append(_settled({"role": message.role, "content": content}, len(messages)))
+        messages.append(_settled({"role": message.role, "content": content} | told, len(messages)))
     return messages
 
 
