@@ -226,6 +226,8 @@ def write(target: Path, produce: Callable[[TextIO], None], advice: str = "Its re
             produce(file)
             file.flush()
             os.fsync(file.fileno())
+        with suppress(OSError):  # there is none yet, or its rights are not ours to give
+            shutil.copymode(target, temporary)
         temporary.replace(target)
     except OSError as error:
         message = f"cannot write {label_of(target)}: {error.strerror}"

@@ -22,6 +22,10 @@ GUESSED = "not UTF-8; read as Windows-1252"
 
 _CLOCK = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[,.](\d{1,3}))?"
 _TIMES = re.compile(rf"\s*{_CLOCK}\s*-->\s*{_CLOCK}(?:\s+(.*?))?\s*")
+_CLOCKS: dict[Kind, re.Pattern[str]] = {  # as the formats have them
+    "srt": re.compile(r"\d{2,}:\d\d:\d\d,\d{3}"),
+    "vtt": re.compile(r"(\d{2,}:)?\d\d:\d\d\.\d{3}"),
+}
 _DAMAGED_TIMES = re.compile(r".*\d:\d\S*\s*-->|.*-->\s*\d+:\S")  # an arrow without a clock is text
 _MARKUP: dict[Kind, re.Pattern[str]] = {
     "srt": re.compile(r"</?[A-Za-z][^<>]*>|\{\\[^{}]*\}"),  # SubRip's own, and the position tags of SSA in use there
@@ -69,18 +73,31 @@ class Subtitles:
 # ---------------------------------------------------------------------------------------------- reading
 
 
-def read(data: bytes, encoding: str | None = None) -> Subtitles:
+def read(data: bytes, encoding: str | None = None, suffix: str = "") -> Subtitles:
     """The subtitles in `data`, which is UTF-8, or UTF-16 with its mark, unless `encoding` names another.
 
-    What is neither is taken for Windows-1252, with a fault that says so. Raises InputError where the bytes, the format
-    or the times of a cue cannot be read, so that no words are lost.
+    What is neither is taken for Windows-1252, with a fault that says so; so it is with what should be VTT by its
+    `suffix` and does not begin so. Raises InputError where the bytes, the format or the times of a cue cannot be read,
+    so that no words are lost.
     """
     text, faults = decoded(data, encoding)
     marked, text = text.startswith("\ufeff"), text.removeprefix("\ufeff")
     lines = re.split(r"\r\n|\r|\n", text)
-    found = _vtt(lines, faults) if re.match(r"WEBVTT(\s|$)", text) else _srt(lines, faults)
+    if re.match(r"WEBVTT(\s|$)", text):
+        found = _vtt(lines, faults)
+    elif suffix.lower() == ".vtt" and text.strip():
+        faults.append(Fault(1, "no WEBVTT above the cues"))
+        found = _without_head(lines, faults)
+    else:
+        found = _srt(lines, faults)
+    times = ((cue.line, lines[cue.line - 1].split("-->")) for cue in found.cues)
+    faults += [
+        Fault(line, "times that are not as the format has them") for line, both in times if not _exact(both, found.kind)
+    ]
     newline = "\r\n" if "\r\n" in text else "\n"
-    return replace(found, newline=newline, byte_order_mark=marked, faults=tuple(faults))
+    return replace(
+        found, newline=newline, byte_order_mark=marked, faults=tuple(sorted(faults, key=lambda fault: fault.line))
+    )
 
 
 def decoded(data: bytes, encoding: str | None) -> tuple[str, list[Fault]]:
@@ -145,6 +162,18 @@ def _srt(lines: Sequence[str], faults: list[Fault]) -> Subtitles:
             faults.append(Fault(at + 1, "a blank line within the text"))
         cues.append(Cue(start, end, re.sub(r"\n+", "\n", text), settings, before="" if cues else before, line=at + 1))
     return Subtitles("srt", tuple(cues))
+
+
+def _without_head(lines: Sequence[str], faults: list[Fault]) -> Subtitles:
+    inner: list[Fault] = []
+    found = _vtt(["WEBVTT", "", *lines], inner)
+    faults += [replace(fault, line=fault.line - 2) for fault in inner]
+    return replace(found, cues=tuple(replace(cue, line=cue.line - 2) for cue in found.cues))
+
+
+def _exact(times: Sequence[str], kind: Kind) -> bool:
+    """Whether both sides of an arrow are as the format has them; settings may stand behind."""
+    return all(_CLOCKS[kind].fullmatch((side.split() or [""])[0]) for side in times)
 
 
 def _vtt(lines: Sequence[str], faults: list[Fault]) -> Subtitles:

@@ -174,6 +174,73 @@ def test_where_mended_files_go(phi4mm: Phi4mm, tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------- what fix does
 
 
+def test_stdout_takes_one_file_that_is_found(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    for name in ("a.srt", "b.srt"):
+        (tmp_path / name).write_text(GOOD, encoding="utf-8")
+    refused = phi4mm("captions", "fix", "*.srt")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "several files" in refused.stderr
+    assert phi4mm("captions", "fix", "a.srt", "a.srt").stdout == GOOD.replace("\r\n", "\n")
+
+
+def test_what_may_not_be_replaced_is_not(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    (tmp_path / "a.srt").write_text(BAD, encoding="utf-8")
+    assert phi4mm("captions", "fix", "a.srt", "--in-place", "--no-overwrite").returncode == 2
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "stdin.vtt").write_text("mine", encoding="utf-8")
+    (tmp_path / "in").write_text("WEBVTT\n\n00:01.000 --> 00:02.000\nHello.\n", encoding="utf-8")
+    with (tmp_path / "in").open() as stdin:
+        run = phi4mm("captions", "fix", "-", "-o", "out", "--no-overwrite", stdin=stdin)
+    assert (run.returncode, "exists" in run.stderr) == (4, True)
+    assert (tmp_path / "out" / "stdin.vtt").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_file_that_is_replaced_keeps_its_rights_and_links_to_it_stay(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    path, link = tmp_path / "a.srt", tmp_path / "link.srt"
+    path.write_text(BAD, encoding="utf-8")
+    path.chmod(0o600)
+    link.symlink_to("a.srt")
+    assert phi4mm("captions", "fix", "link.srt", "--in-place").returncode == 0
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.read_text(encoding="utf-8") != BAD
+
+
+@pytest.mark.parametrize("preset", PresetName)
+def test_a_line_that_ends_badly_is_no_fault_where_lines_may_be_as_they_are(preset: PresetName) -> None:
+    torn = srt((6000, 9000, "It is the\ncat"))
+    found = fix(torn, PRESETS[preset])
+    assert bool(check(torn, PRESETS[preset])) == (preset is not PresetName.PLAIN)
+    assert " ".join(found.cues[0].text.split()) == "It is the cat"
+
+
+def test_headers_and_times_that_are_not_as_the_format_has_them(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    (tmp_path / "a.vtt").write_text("00:01.000 --> 00:03.000\nHello there.\n", encoding="utf-8")
+    (tmp_path / "b.srt").write_text("1\n0:00:01.5 --> 0:00:03\nHello there.\n", encoding="utf-8")
+    run = phi4mm("captions", "check", "a.vtt", "b.srt")
+    assert run.returncode == 7
+    assert [line.split(": ")[0] for line in run.stdout.splitlines()] == ["a.vtt:1", "b.srt:2"]
+    assert phi4mm("captions", "fix", ".", "-o", "out").returncode == 0
+    assert (tmp_path / "out" / "a.vtt").read_text(encoding="utf-8").startswith("WEBVTT\n\n00:00:01.000 --> ")
+    assert "\n00:00:01,500 --> 00:00:03,000\n" in (tmp_path / "out" / "b.srt").read_text(encoding="utf-8")
+
+
+def test_a_note_before_a_cue_without_text_stays() -> None:
+    found = read(b"WEBVTT\n\n00:01.000 --> 00:03.000\nHello.\n\nNOTE by Anna\n\n00:04.000 --> 00:05.000\n\nNOTE end\n")
+    assert fix(found, NETFLIX).tail == "NOTE by Anna\n\nNOTE end"
+
+
+def test_what_is_markup_in_the_other_format_is_text() -> None:
+    long = (
+        "so that this caption is far too long to stand on the screen in one piece, and is divided into several of them"
+    )
+    cues = fix(read(f"WEBVTT\n\n00:01.000 --> 00:09.000\n{{\\an8}}{long}\n".encode()), NETFLIX).cues
+    assert len(cues) > 1
+    assert "".join(cue.text for cue in cues).count("an8") == 1
+    [heart] = fix(srt((0, 6000, "I love you <3 so very much my dear, that I must break this line")), NETFLIX).cues
+    assert heart.text.count("\n") == 1
+
+
 def test_a_file_of_overlapping_cues_out_of_order() -> None:
     assert mended((5000, 8000, "Second one."), (1000, 5500, "First one."), (9000, 8000, "Backwards.")) == [
         (1000, 4917, "First one."),

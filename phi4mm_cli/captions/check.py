@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ def of_text(text: str, preset: Preset, grammar: Grammar) -> Iterator[tuple[Rule,
     for row in rows:
         if columns(row) > room:
             yield "width", f"{columns(row)} columns, at most {room:g}: {row}"
-    if len(rows) == 2 and not any(SPOKEN_BY.match(row) for row in rows):
+    if len(rows) == 2 and room < math.inf and not any(SPOKEN_BY.match(row) for row in rows):
         yield from _of_break(rows, room, preset, grammar)
 
 

@@ -21,7 +21,7 @@ from phi4mm_cli.subtitles import Cue, Kind, Subtitles, escaped, markup, plain
 FLASH = 200  # milliseconds in which nothing can be read
 _FOREVER = 10**9
 NEAR = 1000  # milliseconds: neighbours that are further apart are not merged
-_BOUND = re.compile(r"<\d|<ruby\b")  # VTT's times of words, and readings above them: not to be moved
+_BOUND = re.compile(r"<\d+:|<ruby\b")  # VTT's times of words, and readings above them: not to be moved
 _VOICE = re.compile(r"<v\b")  # VTT's name of who speaks
 _TAG_NAME = re.compile(r"</?\s*([A-Za-z]+)")
 
@@ -29,12 +29,14 @@ _TAG_NAME = re.compile(r"</?\s*([A-Za-z]+)")
 def fix(found: Subtitles, preset: Preset, language: str | None = None) -> Subtitles:
     """`found` with its rules kept where that is possible."""
     mender = _Mender(found.kind, preset, grammar_of((plain(cue.text, found.kind) for cue in found.cues), language))
-    cues = mender.apart(mender.in_order(found.cues))
+    cues, left = mender.in_order(found.cues)
+    cues = mender.apart(cues)
     following = [None if after is None else cues[after] for after in _nexts(cues)]
     cues = [part for cue, after in zip(cues, following, strict=True) for part in mender.laid_out(cue, after)]
     cues = mender.timed(cues, LAG)
     cues = mender.timed(mender.merged(cues), 0)
-    return replace(found, cues=tuple(sorted(cues, key=lambda cue: cue.start)), faults=())
+    tail = "\n\n".join(filter(None, [*left, found.tail]))
+    return replace(found, cues=tuple(sorted(cues, key=lambda cue: cue.start)), tail=tail, faults=())
 
 
 def _nexts(cues: Sequence[Cue]) -> list[int | None]:
@@ -53,8 +55,11 @@ class _Mender:
     preset: Preset
     grammar: Grammar
 
-    def in_order(self, cues: Sequence[Cue]) -> list[Cue]:
-        """The cues that have a text, in the order of their times; NOTEs before the others stand before the next."""
+    def in_order(self, cues: Sequence[Cue]) -> tuple[list[Cue], list[str]]:
+        """The cues that have a text, in the order of their times, and the NOTEs that stood before none of them.
+
+        Those before cues without a text stand before the next.
+        """
         kept: list[Cue] = []
         before: list[str] = []
         for cue in sorted(cues, key=lambda cue: cue.start):
@@ -63,7 +68,7 @@ class _Mender:
                 end = cue.end if cue.end > cue.start else cue.start + needed(self.size(cue), self.preset)
                 kept.append(replace(cue, end=end, before="\n\n".join(before)))
                 before = []
-        return kept
+        return kept, before
 
     def apart(self, cues: Sequence[Cue]) -> list[Cue]:
         """`cues`, of which those in one place do not overlap; those that begin nearly at once share their time."""
@@ -108,7 +113,7 @@ class _Mender:
         """Whether the lines of a cue are to stay as they are: a speaker's each, or bound to their place."""
         rows = plain(cue.text, self.kind).split("\n")
         several = len(rows) > 1 and any(SPOKEN_BY.match(row) for row in rows)
-        return several or bool(_BOUND.search(cue.text))
+        return several or (self.kind == "vtt" and bool(_BOUND.search(cue.text)))
 
     def rearranged(self, cues: Sequence[Cue], following: Cue | None, split: bool) -> list[Cue]:
         """The words of `cues` in new ones, with the markup that each word had; as one where it fits, unless `split`."""
@@ -125,7 +130,7 @@ class _Mender:
         until = None if following is None else following.start
         times = scheduled([(said[i].start, said[j - 1].end, size(said[i:j])) for i, _, j in blocks], self.preset, until)
         shown = [replace(unit, text=text) for unit, text in zip(said, marked, strict=True)]
-        texts = _closed(["\n".join(lines(shown, block)) for block in blocks])
+        texts = _closed(["\n".join(lines(shown, block)) for block in blocks], self.kind)
         first, rest = cues[0], replace(cues[0], name="", before="")
         return [
             replace(one, start=start, end=end, text=text)
@@ -248,13 +253,13 @@ def _marked(raw: str, text: str, found: Sequence[Unit], kind: Kind) -> list[str]
     return texts
 
 
-def _closed(texts: Sequence[str]) -> list[str]:
+def _closed(texts: Sequence[str], kind: Kind) -> list[str]:
     """Texts of one run, each of which closes the tags that are open at its end; the next opens them again."""
     closed: list[str] = []
     open_tags: list[str] = []
     for text in texts:
         carried = "".join(open_tags)
-        open_tags = _open(open_tags + re.findall(r"<[^<>]*>|\{\\[^{}]*\}", text))
+        open_tags = _open(open_tags + [tag[0] for tag in markup(text, kind)])
         closed.append(carried + text + "".join(_closings(open_tags)))
     return closed
 

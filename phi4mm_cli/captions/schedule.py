@@ -27,18 +27,18 @@ def scheduled(
     jerky are closed.
     """
     times: list[tuple[int, int]] = []
-    gap = preset.gap
+    gap, longest = preset.gap, int(min(preset.longest, _FOREVER))
     for n, (said, done, size) in enumerate(spoken):
         last = n == len(spoken) - 1
         following = until if last else spoken[n + 1][0]
         earliest = times[-1][1] + gap if times else 0
         latest = done + _FOREVER if following is None else following - gap
-        wanted = min(needed(size, preset), int(preset.longest))
+        wanted = min(needed(size, preset), longest)
         start = max(earliest, min(said, max(said - LEAD, latest - wanted)))
         end = max(done, start + wanted)
         if end > latest or latest + gap - end < preset.jerk:
             end = latest
-        end = min(end, start + int(preset.longest))
+        end = min(end, start + longest)
         if end < start + wanted:
             end = max(start + 1, min(start + wanted, latest + (0 if last else LAG)))
         times.append((start, end))

@@ -85,7 +85,7 @@ def check_files(
     reports: list[dict[str, object]] = []
 
     def work(file: Input, data: bytes) -> None:
-        found = subtitles.read(data, rules.encoding)
+        found = subtitles.read(data, rules.encoding, file.path.suffix)
         broken = check(found, preset, language)
         report.counted(len(broken))
         if as_json:
@@ -120,15 +120,20 @@ def fix_files(
     """Mend what breaks a rule: lines, times, captions too long or too short. No word is lost or changed."""
     report = Report(strict, log)
     folder = _folder(inputs, output_dir, in_place)
+    if in_place and not overwrite:
+        raise UsageError("--in-place replaces files, which --no-overwrite forbids", "Leave one of them out")
+    to_stdout = folder is None and not in_place
 
     def work(file: Input, data: bytes) -> None:
-        found = subtitles.read(data, rules.encoding)
+        found = subtitles.read(data, rules.encoding, file.path.suffix)
         text, broken, left = _mended(data, found, rules)
         target = file.path if in_place else folder and files.target_of(file, folder, _extension(file, found.kind))
+        if not overwrite and target is not None and target.exists():  # of a file whose name does not tell its kind
+            raise InputError(f"{files.label_of(target)} exists", "Remove it, or leave out --no-overwrite")
         if target is None:
             stdout.write(text)
         elif broken or not in_place:
-            files.write(target, lambda stream: stream.writelines([text]))
+            files.write(target.resolve() if in_place else target, lambda stream: stream.writelines([text]))
         report.counted(len(left))
         if not log.quiet:
             for violation in left:
@@ -137,8 +142,11 @@ def fix_files(
                 console.say(f"{file.label}: {len(broken)} violations, {len(left)} left")
 
     with console.results() as stdout:
-        _each(inputs, report, work, folder, overwrite)
+        _each(inputs, report, work, folder, overwrite, to_stdout)
     raise typer.Exit(report.end())
+
+
+_SEVERAL = ("several files do not go to stdout", "Give -o DIR, or --in-place")
 
 
 def _folder(inputs: Sequence[Path], output_dir: Path | None, in_place: bool) -> Path | None:
@@ -150,8 +158,8 @@ def _folder(inputs: Sequence[Path], output_dir: Path | None, in_place: bool) -> 
     if output_dir is not None and output_dir != STDIN:
         files.check_folder_name(output_dir)
         return output_dir
-    if len(inputs) > 1 or is_folder(inputs[0]):
-        raise UsageError("several files do not go to stdout", "Give -o DIR, or --in-place")
+    if any(map(is_folder, inputs)):
+        raise UsageError(*_SEVERAL)
     return None
 
 
@@ -161,9 +169,12 @@ def _each(
     work: Callable[[Input, bytes], None],
     folder: Path | None = None,
     overwrite: bool = True,
+    alone: bool = False,
 ) -> None:
     """Do the work for each file; what fails one is reported, and the others go on."""
     found = [*once(find(inputs, Rules(subtitles.SUFFIXES), "stdin"))]
+    if alone and len(found) > 1:
+        raise UsageError(*_SEVERAL)
     if folder is not None:
         claims = [(file, (_extension(file),)) for file in found if isinstance(file, Input)]
         files.check_outputs(claims, folder)
