@@ -153,7 +153,7 @@ def _outputs_before(plan: Plan, task: Task) -> set[str]:
     if plan.folder is None:
         return set()
     owners = states.read(plan.folder).owners.items()
-    mine = (output for output, (_, (family, _)) in owners if family.partition(" ")[0] == task.command)
+    mine = (output for output, owner in owners if owner.key[0].partition(" ")[0] == task.command)
     return {absolute(plan.folder / output) for output in mine}
 
 
@@ -209,7 +209,9 @@ def _probed(desk: Desk, works: Sequence[Work]) -> Iterator[tuple[Work, float | N
             try:
                 desk.check_names(work)
                 lengths.append(desk.task.probe(file.path))
-            except InputError as error:
+            except Exception as error:
+                if isinstance(error, Phi4Error) and not isinstance(error, InputError):
+                    raise  # what is wrong is not this input alone; a bug that is met with it is its own failure
                 desk.report.failed(file.label, error)
                 desk.journal.failed(work, error)
         if len(lengths) == len(work.inputs):

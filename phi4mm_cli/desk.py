@@ -229,24 +229,30 @@ class Desk:
 
     def _deliver(self, work: Work, document: Document, fresh: bool = True, shown: bool = False) -> None:
         """Write the result, `fresh` from the model or kept, unless a person has been `shown` it already."""
+        edited: list[str] = []
         try:
-            outputs = [] if shown else [*self._write(work, document)]
+            outputs = [] if shown else [*self._write(work, document, None if fresh else edited)]
         except (StorageError, BrokenPipeError):
             raise
         except Exception as error:  # noqa: BLE001 - a bug met in writing one result is that file's failure
             self._fail(work, error)
         else:
-            self.report.done(document, fresh, self.journal.done(work, document, outputs))
+            self.report.done(document, fresh, self.journal.done(work, document, outputs, edited))
 
-    def _write(self, work: Work, document: Document) -> Iterator[str]:
-        """The names of the files that are written, in the folder."""
+    def _write(self, work: Work, document: Document, edited: list[str] | None) -> Iterator[str]:
+        """The names of the files that are written, in the folder; those that are `edited` are left as they are."""
         plan, forms = self.plan, self.task.forms
         self.check_names(work)  # of a kept result, other outputs were written before
         for edition in forms.of(work.path, document, plan.formats, plan.captions, plan.folder is None):
             if plan.folder is not None:
                 target = files.target_of(work, plan.folder, edition.name)
-                files.write(target, partial(edition.write, document), self.journal.advice)
-                yield target.relative_to(plan.folder).as_posix()
+                name = target.relative_to(plan.folder).as_posix()
+                if edited is not None and self.journal.is_edited(name):
+                    self.report.left_alone(files.label_of(target))
+                    edited.append(name)
+                else:
+                    files.write(target, partial(edition.write, document), self.journal.advice)
+                yield name
             else:
                 if self.lines is not None:
                     with console.needing_room():

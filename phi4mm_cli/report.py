@@ -54,6 +54,10 @@ class Report:
         self.tally.add_skipped(state.rest["warnings"], state.rest["coverage"])
         console.say(f"{label}: done before", shown=self._log.verbose)
 
+    def left_alone(self, label: str) -> None:
+        """An output is not written anew."""
+        console.say(f"{label} has been edited; it stays as it is (--force replaces it)", shown=not self._log.quiet)
+
     def counted(self, warnings: int) -> None:
         """An input has been dealt with, and so many warnings were said of it."""
         self.tally.counted({"rules": warnings})

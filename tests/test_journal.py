@@ -104,6 +104,25 @@ def test_other_options_for_the_writing_need_no_model(phi4mm_here: HereRun, tmp_p
     assert json.loads(outputs(tmp_path / "out")["a.json"])["segments"][0]["words"]
 
 
+def test_an_output_that_was_edited_stays_until_there_is_a_new_result(phi4mm_here: HereRun, tmp_path: Path) -> None:
+    phi4mm_here(*HEAR, "--srt")
+    edited = tmp_path / "out" / "a.srt"
+    edited.write_text("mine", encoding="utf-8")
+    for options in (["--srt", "--json"], ["--srt", "--captions", "bbc"], ["--srt", "--vtt"]):
+        run = phi4mm_here(*HEAR, *options)
+        assert (run.last, run.asked) == ("3 inputs: 3 done", 0)
+        assert edited.read_text(encoding="utf-8") == "mine"
+        assert "out/a.srt has been edited; it stays as it is" in run.stderr
+        assert "b.srt" not in run.stderr
+    assert {"a.json", "a.vtt", "b.json", "b.vtt"} <= outputs(tmp_path / "out").keys()
+    edited.unlink()
+    phi4mm_here(*HEAR, "--srt", "--json")
+    assert edited.read_text(encoding="utf-8").startswith("1\n")
+    edited.write_text("mine", encoding="utf-8")
+    phi4mm_here(*HEAR, "--srt", "--json", "--force")
+    assert edited.read_text(encoding="utf-8").startswith("1\n")
+
+
 def test_captions_of_what_was_written_as_text_need_no_model(phi4mm_here: HereRun) -> None:
     assert phi4mm_here(*HEAR, "--txt").asked == 3
     assert phi4mm_here(*HEAR, "--srt").asked == 0

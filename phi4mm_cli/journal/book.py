@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from io import FileIO
@@ -25,7 +25,7 @@ from phi4mm_cli.journal.no_journal import NoJournal
 from phi4mm_cli.journal.pile import Pile
 from phi4mm_cli.journal.records import FOLDER, VERSION, Key, Order, Stamp, digest, file_name, line
 from phi4mm_cli.journal.results import Results
-from phi4mm_cli.journal.states import State, States
+from phi4mm_cli.journal.states import Mark, State, States
 from phi4mm_cli.outputs import Document, reason_of
 from phi4mm_cli.schema import Request, Result, Source, to_json
 from phi4mm_cli.sharding import Shard
@@ -130,7 +130,7 @@ class Journal(NoJournal):
         if state is None or state.kind != "done" or state.rest["form"] != self._form or state.stamp is None:
             return None
         for output in state.rest["outputs"]:
-            if self._past.owners[output][1] != key or not (self._outputs / output).exists():
+            if self._past.owners[output].key != key or not (self._outputs / output).exists():
                 return None
         return state if self._unchanged(work, state.stamp) else None
 
@@ -148,6 +148,20 @@ class Journal(NoJournal):
         stamp, document = found
         self._in_hand[id(work)] = _InHand(stamp, max(1, self._tried(key, stamp)))
         return document
+
+    def is_edited(self, output: str) -> bool:
+        """Whether an output, by its name in the folder, is no longer as an earlier run has written it."""
+        owner = self._past.owners.get(output)
+        if owner is None or self._past.of[owner.key].kind != "done":  # it may have been written since
+            return False
+        return None not in (owner.mark, now := self._mark(output)) and owner.mark != now
+
+    def _mark(self, output: str) -> Mark | None:
+        try:
+            found = (self._outputs / output).stat()
+        except OSError:
+            return None
+        return found.st_size, found.st_mtime_ns
 
     def _state(self, key: Key) -> State | None:
         state = self._past.of.get(key)
@@ -213,8 +227,11 @@ class Journal(NoJournal):
             if begun.answers is not None:
                 begun.answers.remove()
 
-    def done(self, work: Work, document: Document, outputs: Sequence[str]) -> int:
-        """Its outputs, by their names in the folder, are written. Gives how many answers for it were known before."""
+    def done(self, work: Work, document: Document, outputs: Sequence[str], edited: Collection[str] = ()) -> int:
+        """Its outputs, by their names in the folder, are written, but for those that are `edited`.
+
+        Gives how many answers for it were known before.
+        """
         begun, coverage = self._in_hand[id(work)], document.body.coverage
         figures = {
             "kept": begun.kept,
@@ -225,7 +242,8 @@ class Journal(NoJournal):
             "warnings": Counter(warning.code for warning in document.body.warnings if warning.counts),
             "model": to_json(document.model),
         }
-        self._note_of(work, "done", form=self._form, outputs=list(outputs), **figures)
+        marks = {name: self._past.owners[name].mark if name in edited else self._mark(name) for name in outputs}
+        self._note_of(work, "done", form=self._form, outputs=list(outputs), marks=marks, **figures)
         self._put_down(work)
         return len(begun.known)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -46,8 +46,15 @@ class NoJournal:
     def keep(self, work: Work, document: Document) -> None:
         """The work has its result."""
 
-    def done(self, work: Work, document: Document, outputs: Sequence[str]) -> int:
-        """Its outputs, by their names in the folder, are written. Gives how many answers for it were known before."""
+    def is_edited(self, output: str) -> bool:
+        """Whether an output, by its name in the folder, is no longer as an earlier run has written it."""
+        return False
+
+    def done(self, work: Work, document: Document, outputs: Sequence[str], edited: Collection[str] = ()) -> int:
+        """Its outputs, by their names in the folder, are written, but for those that are `edited`.
+
+        Gives how many answers for it were known before.
+        """
         return 0
 
     def failed(self, work: Work, error: Exception) -> None:

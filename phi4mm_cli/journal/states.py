@@ -27,12 +27,24 @@ class State:
     rest: Mapping[str, Any]  # what the line has besides: see the package's documentation
 
 
+Mark = tuple[int, int]  # size and time of the last change, in nanoseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who has written an output."""
+
+    at: float  # seconds since 1970
+    key: Key
+    mark: Mark | None  # of the output as it was written; None where that is not known
+
+
 @dataclass(slots=True)
 class States:
     """What the journals of a folder say."""
 
     of: dict[Key, State] = field(default_factory=dict)
-    owners: dict[str, tuple[float, Key]] = field(default_factory=dict)  # when, and by whom an output was last written
+    owners: dict[str, Owner] = field(default_factory=dict)  # of outputs: who has written them last
 
     def add(self, event: Mapping[str, Any]) -> None:
         """Take a line in. Raises KeyError, TypeError or ValueError where it is not as it should be."""
@@ -45,8 +57,9 @@ class States:
         stamp = Stamp(**event["stamp"]) if event["stamp"] else None
         if event["event"] == "done":
             for output in event["outputs"]:
-                if output not in self.owners or self.owners[output][0] <= at:
-                    self.owners[output] = (at, key)
+                if output not in self.owners or self.owners[output].at <= at:
+                    mark = event.get("marks", {}).get(output)
+                    self.owners[output] = Owner(at, key, None if mark is None else (int(mark[0]), int(mark[1])))
         if key not in self.of or self.of[key].at <= at:
             rest = {name: value for name, value in event.items() if name not in _OWN}
             if event["event"] == "done":
