@@ -64,6 +64,8 @@ class Translations:
         kind = _KINDS.get(format)
         if own in _KINDS and kind:
             return partial(_rewrite, path=path, kind=kind, both=both, rules=rules)
+        if both and own == format == "md":
+            return partial(_write_markdown, path=path)
         if both:
             return partial(_write_bilingual, kind=kind, rules=rules) if kind else _PAIRS[format]
         if own in ("txt", "md", "json") and not kind and format != "tsv":
@@ -140,6 +142,11 @@ def _write_paragraphs(document: Document, file: TextIO) -> None:
     """The same in Markdown, where a blank line divides paragraphs."""
     lines = (line for part in _translation(document).segments for line in (part.source_text, part.text) if line)
     file.write("\n".join(f"{line}\n" for line in lines))
+
+
+def _write_markdown(document: Document, file: TextIO, path: Path) -> None:
+    """The Markdown that was translated, with both languages where one stood."""
+    file.write(written.read(path).bilingual([part.text for part in _translation(document).segments]))
 
 
 def _write_table(document: Document, file: TextIO) -> None:

@@ -10,7 +10,8 @@ import io
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,9 +41,13 @@ class Place:
     text: str  # on one line
     width: int = 0  # columns that its lines were wrapped at; 0: it is one line
     indent: str = ""  # of its second line and those that follow
+    has_bars: bool = False  # in the cell of a table, where they are escaped
+    is_alone: bool = False  # a paragraph that may have others beside it
 
     def wrapped(self, text: str) -> str:
         """`text` in lines like those that stood here."""
+        if self.has_bars:
+            text = text.replace("|", "\\|")
         if not self.width:
             return text
         room = max(self.width - len(self.indent), 20)
@@ -134,15 +139,18 @@ def of_markdown(text: str) -> Template:
     """The blocks of a text in Markdown. A paragraph becomes one line, but where a line break is asked for."""
     from markdown_it import MarkdownIt
 
+    text = text.replace("\0", "\ufffd")  # as the parser does
     front = _FRONT_MATTER.match(text)
     head = front[0] if front else ""
     lines = [*io.StringIO(text[len(head) :], newline="")]  # as the parser has them: a form feed ends none
     template: Template = [head] if head else []
     at = seen = (0, 0)  # the line and the column up to which the template goes, and the tokens have been found
-    for token in MarkdownIt("commonmark").enable("table").parse("".join(lines)):
-        for first, last, words in _stretches(token, lines, seen):
-            if says_something(words):
-                template += [_text(lines, at, first), Place(words)]
+    tokens = MarkdownIt("commonmark").enable("table").parse("".join(lines))
+    for before, token in pairwise(tokens):
+        is_alone = before.type == "paragraph_open" and before.level == 0
+        for first, last, place in _stretches(token, lines, seen):
+            if says_something(place.text):
+                template += [_text(lines, at, first), replace(place, is_alone=is_alone)]
                 at = last
             seen = last
     return [*template, _text(lines, at, (len(lines), 0))]
@@ -151,27 +159,31 @@ def of_markdown(text: str) -> Template:
 Position = tuple[int, int]  # line and column
 
 
-def _stretches(token: Token, lines: Sequence[str], at: Position) -> Iterator[tuple[Position, Position, str]]:
+def _stretches(token: Token, lines: Sequence[str], at: Position) -> Iterator[tuple[Position, Position, Place]]:
     """The stretches of prose in an inline token: where each begins and ends, and its words on one line."""
     if token.type != "inline" or token.map is None:
         return
     start: Position | None = None
     words: list[str] = []
+    has_bars = False
     for number, content in enumerate(token.content.split("\n"), token.map[0]):
         said = _LINE_BREAK.sub("", content).strip()
         if number == token.map[0]:
             said = _TASK.sub("", said)
-        column = lines[number].find(said, at[1] if number == at[0] else 0)
+        written, begin = said, at[1] if number == at[0] else 0
+        if lines[number].find(written, begin) < 0:  # in a cell
+            written, has_bars = said.replace("|", "\\|"), True
+        column = lines[number].find(written, begin)
         if column < 0:
-            return  # its characters are not those of the file, as in a cell with an escaped bar: it stays
+            return  # its characters are not those of the file: it stays
         start = start or (number, column)
         words.append(said)
-        at = (number, column + len(said))
-        if _LINE_BREAK.search(lines[number].rstrip("\n")) and start:
-            yield start, at, " ".join(words)
+        at = (number, column + len(written))
+        if _LINE_BREAK.search(lines[number].rstrip("\r\n")) and start:
+            yield start, at, Place(" ".join(words), has_bars=has_bars)
             start, words = None, []
     if start:
-        yield start, at, " ".join(words)
+        yield start, at, Place(" ".join(words), has_bars=has_bars)
 
 
 def _text(lines: Sequence[str], start: Position, end: Position) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -122,9 +123,11 @@ def of_json(text: str) -> Iterator[Passage]:
     segments = content.get("segments")
     try:
         if segments:
-            said = (
+            said = [
                 (" ".join(str(part["text"]).split()), float(part["start"]), float(part["end"])) for part in segments
-            )
+            ]
+            if not all(math.isfinite(start + end) for _, start, end in said):
+                raise ValueError
             yield from (Passage(*passage) for passage in said if passage[0])
             return
     except (KeyError, TypeError, ValueError) as error:

@@ -32,6 +32,14 @@ class Written:
         """The text with a translation in the place of each passage; one a line where it has times."""
         return prose.filled([*self.template], translations) if self.template else "\n".join(translations)
 
+    def bilingual(self, translations: Sequence[str]) -> str:
+        """The text with each passage and its translation: below it where paragraphs may stand, else behind it."""
+        both = []
+        for place, said in zip(prose.places([*self.template]), translations, strict=True):
+            between = "\n\n" if place.is_alone else " / "
+            both.append(place.text if said == place.text else f"{place.text}{between}{said}")
+        return self.rewritten(both)
+
 
 def read(path: Path) -> Written:
     """The text in a file. Raises InputError where it cannot be read."""
@@ -44,7 +52,8 @@ def read(path: Path) -> Written:
     if kind == "json":
         passages = tuple(texts.of_json(text))
         content = json.loads(text)
-        language = content.get("language") if content.get("language") in languages.TEXT else None
+        named = content.get("language")
+        language = named if isinstance(named, str) and named in languages.TEXT else None
         if passages and passages[0].start is not None:
             told, last = content.get("duration"), _last(passages)
             is_longer = isinstance(told, (int, float)) and last < told < math.inf

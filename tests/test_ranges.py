@@ -129,7 +129,7 @@ def test_times_and_words_of_parts(tmp_path: Path, copies: int) -> None:
     assert heard.coverage.total == pytest.approx(heard.coverage.read, abs=0.01)
 
 
-def test_through_the_program(phi4mm: Phi4mm) -> None:
+def test_through_the_program(phi4mm: Phi4mm, tmp_path: Path) -> None:
     shape = ("--engine", "echo", "--no-vad", "--jsonl")
     result = json.loads(phi4mm("transcribe", MEETING, "--range", "0:10-15s", *shape).stdout)
     assert result["text"].startswith("[10.000-15.000]")
@@ -137,6 +137,11 @@ def test_through_the_program(phi4mm: Phi4mm) -> None:
     assert result["options"]["range"] == "0:10-15s"
     assert result["coverage"] == {"unit": "seconds", "total": 5.0, "read": 5.0}
     assert phi4mm("transcribe", MEETING, "--range", "20-10", *shape).returncode == 2
+    samples, _ = soundfile.read(MEETING, stop=16000 * 7)
+    soundfile.write(tmp_path / "part.wav", samples, 16000)  # which no resampler looks ahead in
+    for part in ("-6", "4-6", "5-5.01", "2-4,4-6"):
+        run = phi4mm("transcribe", "part.wav", "--range", part, "--strict", *shape)
+        assert (run.returncode, run.stderr) == (0, "")
     behind = phi4mm("transcribe", MEETING, "--range", "9:00-", *shape)
     assert behind.returncode == 4
     assert "before the range begins" in behind.stderr

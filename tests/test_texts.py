@@ -80,6 +80,8 @@ def test_media_are_not_text(tmp_path: Path) -> None:
         ("a.json", '{"text": 3}', "no result with a text"),
         ("a.json", '{"segments": [{"text": "a"}]}', "segments"),
         ("a.json", '{"segments": "abc"}', "segments"),
+        ("a.json", '{"segments": [{"text": "a", "start": NaN, "end": NaN}]}', "segments"),
+        ("a.json", '{"segments": [{"text": "a", "start": 1, "end": 1e999}]}', "segments"),
         ("a.srt", "no times\n", "neither SRT nor VTT"),
     ],
 )

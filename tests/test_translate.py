@@ -291,6 +291,24 @@ def test_bilingual_text(phi4mm: Phi4mm, tmp_path: Path) -> None:
     assert event.plaintext.replace("\n", " ") == f"{EN[0]} {said}"
 
 
+def test_bilingual_markdown_keeps_its_structure(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    text = "---\ntitle: A\n---\n# {0}\n\n{1}\n\n```sh\nmake all\n```\n\n- {2}\n\n| a \\| b |\n|---|\n| `x` |\n"
+    (tmp_path / "a.md").write_text(text.format("One", "Two.", "Three"), encoding="utf-8")
+    assert phi4mm("translate", "a.md", "--to", "fr", "--bilingual", "-o", ".", *ECHO).returncode == 0
+    said = "Translate the text to French."
+    expected = text.format(f"One / {said} One", f"Two.\n\n{said} Two.", f"Three / {said} Three")
+    expected = expected.replace("a \\| b", f"a \\| b / {said} a \\| b")
+    assert (tmp_path / "a.fr.md").read_text(encoding="utf-8") == expected
+
+
+def test_one_odd_input_costs_no_other(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    (tmp_path / "odd.json").write_text('{"text": "Bob likes tea.", "language": ["en"]}', encoding="utf-8")
+    (tmp_path / "even.json").write_text('{"text": "Bob likes tea.", "language": "en"}', encoding="utf-8")
+    run = phi4mm("translate", "odd.json", "even.json", "--to", "fr", "-o", "out", *ECHO)
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "out" / "odd.fr.txt").read_text() == (tmp_path / "out" / "even.fr.txt").read_text()
+
+
 def test_languages_from_a_settings_file(phi4mm: Phi4mm, tmp_path: Path) -> None:
     (tmp_path / "phi4mm.toml").write_text('[translate]\nto = "fr"\nfrom = "English"\n', encoding="utf-8")
     run = phi4mm("translate", "-", "--jsonl", *ECHO, input="12:30\n")

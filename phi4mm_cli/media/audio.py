@@ -167,7 +167,7 @@ class Recording(Closing):
                 raise InputError(f"it ends before {clock(self.start)}, where the range begins", "Give another --range.")
             if not len(self._spool):
                 raise InputError("no sound in it could be decoded", headers.ADVICE)
-            self.truncated = self._decoder.damage(self.end, is_end=samples is None)
+            self.truncated = self._decoder.damage(self.end, is_end=samples is None and len(self._spool) < wanted)
             self._state = "done"
             return None
 
