@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from phi4mm_cli.engines.openai.wire import Family, Medium, Served, ignored_settings, neutral
-from phi4mm_cli.schema import Remark, Request, Result
+from phi4mm_cli.engines.openai.wire import Family, Medium, Served, answered, ignored_settings, neutral
+from phi4mm_cli.schema import Remark, Reply, Request, Result
 
 SHORT_CONTEXT = 4096  # tokens, up to which the released model has rope factors of their own
 
@@ -17,15 +17,16 @@ def remarks(request: Request, media: Sequence[Medium], served: Served, result: R
         for name in ignored_settings(request, served.family)
     ]
     if served.family is not Family.PHI4MM:
-        found += _changed_text(request)
+        found += _changed_text(request, served.family)
     if served.family is Family.VLLM:
         found += _of_vllm(request, media, served, result)
     return tuple(found)
 
 
-def _changed_text(request: Request) -> Iterator[Remark]:
-    texts = [part for message in request.messages for part in message.parts if isinstance(part, str)]
-    if any(neutral(text) != text for text in texts if text):
+def _changed_text(request: Request, family: Family) -> Iterator[Remark]:
+    parts = [part for message in request.messages for part in message.parts]
+    said = any(neutral(part) != part for part in parts if isinstance(part, str))
+    if said or any(answered(part, family) != part.text for part in parts if isinstance(part, Reply)):
         message = "a text has names of the model's control tokens in it, which were changed for the server"
         yield Remark("other_computation", message, "--engine local reads them as they are")
 

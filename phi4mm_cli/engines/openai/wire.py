@@ -148,7 +148,7 @@ def _messages(request: Request, media: Sequence[Medium], family: Family) -> list
             messages.append({"role": _role(piece.token, family), "content": []})
         elif isinstance(piece, (Marker, str, Reply)):
             if piece != Marker(END):
-                _write(messages[-1]["content"], _written(piece))
+                _write(messages[-1]["content"], _written(piece, family))
         else:
             content, medium = messages[-1]["content"], next(waiting)
             if family is Family.VLLM:  # where a text names its media, nothing is put in; else a line end comes too
@@ -180,11 +180,18 @@ def _own_messages(request: Request, media: Sequence[Medium]) -> list[Json]:
     return messages
 
 
-def _written(piece: str | Marker | Reply) -> str:
+def _written(piece: str | Marker | Reply, family: Family) -> str:
     """A piece of the prompt, for a server that takes names of control tokens for these."""
     if isinstance(piece, Reply):
-        return _NO_CALL.sub(f"<{_JOINER}", piece.text)
+        return answered(piece, family)
     return piece.token if isinstance(piece, Marker) else neutral(piece)
+
+
+def answered(reply: Reply, family: Family) -> str:
+    """The text of an earlier answer, whose calls are what they were where its tokens are known, or no server tells."""
+    if family is Family.VLLM and not reply.tokens:
+        return neutral(reply.text)
+    return _NO_CALL.sub(f"<{_JOINER}", reply.text)
 
 
 def _role(marker: str, family: Family) -> str:
