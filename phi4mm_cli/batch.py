@@ -52,13 +52,13 @@ def run_files(
     plan, shard = _plan(asked, output, together, task.to_files), batch.part()
     if together and shard is not None:
         raise UsageError("--shard parts inputs, and --together joins them", "Leave one out")
-    if batch.report == STDOUT and plan.folder is None:
+    if batch.report == STDOUT and plan.folder is None and plan.lines is None:
         raise UsageError("'--report -' is for stdout, and so are the results", "Give the report a file")
     if batch.report is not None and batch.report != STDOUT and not batch.dry_run:
         files.check_target(batch.report)
     with ExitStack() as stack:
         stack.enter_context(console.logged(batch.log_file))
-        stdout = stack.enter_context(console.results())
+        stdout = told = stack.enter_context(console.results())
         lines = Lines(plan.lines) if plan.lines is not None else None
         if lines is not None and batch.dry_run:
             lines.read()
@@ -85,13 +85,13 @@ def run_files(
             report.end()
             if batch.report is not None:
                 with suppress(Phi4Error):
-                    _write_report(report.tally.report(task.command, exit_code_of(error)), batch.report, stdout)
+                    _write_report(report.tally.report(task.command, exit_code_of(error)), batch.report, told)
             raise
         ended = report.end()
         code = stopped or ended
         desk.journal.ended(code)
         if batch.report is not None:
-            _write_report(report.tally.report(task.command, code), batch.report, stdout)
+            _write_report(report.tally.report(task.command, code), batch.report, told)
     return code
 
 

@@ -73,17 +73,21 @@ class Desk:
         """
         states = [self.settled(work) for work in works]
         left = [work for work, state in zip(works, states, strict=True) if state is None]
-        others = [work for work in left if not self.journal.unfinished(work)]
-        if not overwrite and self.plan.folder is not None:
-            files.check_absent(self.plan.claims(self.task, others), self.plan.folder)
+        if not overwrite:
+            self._require_absent([work for work in left if not self.journal.unfinished(work)])
         if self.lines is not None:
-            if not overwrite and (there := [work.label for work in others if work.label in self.lines]):
-                raise UsageError(f"there is a line of {there[0]} already", "Remove it, or leave out --no-overwrite")
             self.lines.leave_out({*unfound, *(work.label for work in left)})
         for work, state in zip(works, states, strict=True):
             if state is not None:
                 self.report.skipped(work.label, state)
         return [work for work in left if not self._written_again(work)]
+
+    def _require_absent(self, works: Sequence[Work]) -> None:
+        """Raise UsageError where something would be replaced."""
+        if self.plan.folder is not None:
+            files.check_absent(self.plan.claims(self.task, works), self.plan.folder)
+        if self.lines is not None and (there := [work.label for work in works if work.label in self.lines]):
+            raise UsageError(f"there is a line of {there[0]} already", "Remove it, or leave out --no-overwrite")
 
     def check_names(self, work: Work) -> None:
         """Raise InputError where an output cannot be called as it would be."""
@@ -113,12 +117,12 @@ class Desk:
         self, found: Iterable[Found], overwrite: bool, engine: Engine, loading: Loading
     ) -> ExitCode | None:
         """... on what is found, as it is found: all that may be wrong with it is its own failure."""
-        claims = files.Claims(self.plan.folder, overwrite) if self.plan.folder is not None else None
+        claims = files.Claims(self.plan.folder) if self.plan.folder is not None else None
         with display({}, self.task.command, loading.quiet, None, self.report.troubles, grows=True) as bar:
-            return self._run(self._as_named(found, claims, loading, bar), engine, loading, bar)
+            return self._run(self._as_named(found, claims, overwrite, loading, bar), engine, loading, bar)
 
     def _as_named(
-        self, found: Iterable[Found], claims: files.Claims | None, loading: Loading, bar: Display
+        self, found: Iterable[Found], claims: files.Claims | None, overwrite: bool, loading: Loading, bar: Display
     ) -> Iterator[_Todo]:
         for number, one in enumerate(found):
             loading.begin()
@@ -130,7 +134,7 @@ class Desk:
                 continue
             work = Work((one,), one.label, one.stem, one.name)
             bar.expect(name, None)
-            yield _Todo(name, work, partial(self._begin_named, name, work, claims, bar))
+            yield _Todo(name, work, partial(self._begin_named, work, claims, overwrite))
 
     def _begin(self, work: Work, length: float | None) -> list[Source]:
         sources = [media.source(file.path) for file in work.inputs]
@@ -138,14 +142,16 @@ class Desk:
         self.journal.started(work, sources, length, is_short)
         return sources
 
-    def _begin_named(self, name: str, work: Work, claims: files.Claims | None, bar: Display) -> list[Source]:
+    def _begin_named(self, work: Work, claims: files.Claims | None, overwrite: bool) -> list[Source]:
+        self.check_names(work)
+        if claims is not None:
+            claims.take(work, self.task.forms.names(work.path, self.plan.formats))
         if (state := self.settled(work)) is not None:
             raise _DoneBefore(state)
-        self.check_names(work)
+        if not overwrite and not self.journal.unfinished(work):
+            self._require_absent([work])
         if (document := self.journal.kept(work)) is not None:
             raise _DoneBefore(document)
-        if claims is not None:
-            claims.take(work, self.task.forms.names(work.path, self.plan.formats), self.journal.unfinished(work))
         return self._begin(work, self.task.probe(work.path))
 
     def _run(self, todo: Iterable[_Todo], engine: Engine, loading: Loading, bar: Display) -> ExitCode | None:
@@ -219,23 +225,25 @@ class Desk:
         else:
             self._deliver(work, replace(how, source=work.label, options=self.task.options), fresh=False)
 
-    def _fail(self, work: Work, error: Exception) -> None:
+    def _fail(self, work: Work, error: Exception, outputs: Sequence[str] = (), edited: Sequence[str] = ()) -> None:
         if self.lines is not None:
             with console.needing_room():
                 self.lines.renew(work.label)
         self.report.failed(work.label, error)
         if work.inputs:
-            self.journal.failed(work, error)
+            self.journal.failed(work, error, outputs, edited)
 
     def _deliver(self, work: Work, document: Document, fresh: bool = True, shown: bool = False) -> None:
         """Write the result, `fresh` from the model or kept, unless a person has been `shown` it already."""
         edited: list[str] = []
+        outputs: list[str] = []
         try:
-            outputs = [] if shown else [*self._write(work, document, None if fresh else edited)]
+            if not shown:
+                outputs.extend(self._write(work, document, None if fresh else edited))
         except (StorageError, BrokenPipeError):
             raise
         except Exception as error:  # noqa: BLE001 - a bug met in writing one result is that file's failure
-            self._fail(work, error)
+            self._fail(work, error, outputs, edited)
         else:
             self.report.done(document, fresh, self.journal.done(work, document, outputs, edited))
 

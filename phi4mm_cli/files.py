@@ -89,8 +89,8 @@ Claimed = Sequence[tuple[Input | Work, Sequence[str]]]  # what each may write: n
 class Claims:
     """Which outputs a run will write: no two inputs may claim one, none may be an input, all may be written."""
 
-    def __init__(self, folder: Path, overwrite: bool = True) -> None:
-        self._folder, self._overwrite = folder, overwrite
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._owners: dict[Path, str] = {}  # of outputs: the path of their input
         self._sources: set[str] = set()
         self._real: dict[str, str] = {}  # folders as they are without links
@@ -127,16 +127,11 @@ class Claims:
         place = os.path.join(self._real[folder], name)  # noqa: PTH118 - paths of many files take their time
         return {place, os.path.realpath(place)} if os.path.islink(place) else {place}  # noqa: PTH114
 
-    def take(self, work: Work, extensions: Sequence[str], is_unfinished: bool) -> None:
-        """Read and write `work`, beside others in other threads; outputs of one that `is_unfinished` may be there.
-
-        Raises UsageError.
-        """
+    def take(self, work: Work, extensions: Sequence[str]) -> None:
+        """Read and write `work`, beside others in other threads. Raises UsageError."""
         with self._lock:
             self.read(work)
             self.write(work, extensions)
-        if not self._overwrite and not is_unfinished:
-            check_absent([(work, extensions)], self._folder)
 
 
 def check_outputs(claimed: Claimed, folder: Path) -> None:

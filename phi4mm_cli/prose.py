@@ -147,8 +147,9 @@ def of_markdown(text: str) -> Template:
     at = seen = (0, 0)  # the line and the column up to which the template goes, and the tokens have been found
     tokens = MarkdownIt("commonmark").enable("table").parse("".join(lines))
     for before, token in pairwise(tokens):
-        is_alone = before.type == "paragraph_open" and before.level == 0
-        for first, last, place in _stretches(token, lines, seen):
+        found = [*_stretches(token, lines, seen)]
+        is_alone = before.type == "paragraph_open" and before.level == 0 and len(found) == 1
+        for first, last, place in found:
             if says_something(place.text):
                 template += [_text(lines, at, first), replace(place, is_alone=is_alone)]
                 at = last

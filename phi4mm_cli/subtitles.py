@@ -87,7 +87,7 @@ def read(data: bytes, encoding: str | None = None, suffix: str = "") -> Subtitle
         found = _vtt(lines, faults)
     elif suffix.lower() == ".vtt" and text.strip():
         faults.append(Fault(1, "no WEBVTT above the cues"))
-        found = _without_head(lines, faults)
+        found = _vtt(lines, faults, has_head=False)
     else:
         found = _srt(lines, faults)
     times = ((cue.line, lines[cue.line - 1].split("-->")) for cue in found.cues)
@@ -164,23 +164,17 @@ def _srt(lines: Sequence[str], faults: list[Fault]) -> Subtitles:
     return Subtitles("srt", tuple(cues))
 
 
-def _without_head(lines: Sequence[str], faults: list[Fault]) -> Subtitles:
-    inner: list[Fault] = []
-    found = _vtt(["WEBVTT", "", *lines], inner)
-    faults += [replace(fault, line=fault.line - 2) for fault in inner]
-    return replace(found, cues=tuple(replace(cue, line=cue.line - 2) for cue in found.cues))
-
-
 def _exact(times: Sequence[str], kind: Kind) -> bool:
     """Whether both sides of an arrow are as the format has them; settings may stand behind."""
     return all(_CLOCKS[kind].fullmatch((side.split() or [""])[0]) for side in times)
 
 
-def _vtt(lines: Sequence[str], faults: list[Fault]) -> Subtitles:
+def _vtt(lines: Sequence[str], faults: list[Fault], has_head: bool = True) -> Subtitles:
     blocks = list(_blocks(lines))
+    head = _verbatim(lines[: blocks[0][1]]) if has_head else "WEBVTT"
     cues: list[Cue] = []
     others: list[str] = []  # blocks since the last cue
-    for first, last in blocks[1:]:
+    for first, last in blocks[has_head:]:
         times_at, found = _first_times(lines, first, last)
         text = _verbatim(lines[first if found is None else times_at + 1 : last])
         if found is None:
@@ -188,13 +182,13 @@ def _vtt(lines: Sequence[str], faults: list[Fault]) -> Subtitles:
             if not _VTT_BLOCK.match(text):
                 faults.append(Fault(first + 1, "text that belongs to no cue"))
             continue
-        if lines[first - 1].strip():
+        if first and lines[first - 1].strip():
             faults.append(Fault(first + 1, "no blank line before this cue"))
         start, end, settings = found
         name = lines[first].strip() if times_at > first else ""
         cues.append(Cue(start, end, text, settings, name, "\n\n".join(others), times_at + 1))
         others.clear()
-    return Subtitles("vtt", tuple(cues), head=_verbatim(lines[: blocks[0][1]]), tail="\n\n".join(others))
+    return Subtitles("vtt", tuple(cues), head=head, tail="\n\n".join(others))
 
 
 def _first_times(lines: Sequence[str], first: int, last: int) -> tuple[int, tuple[int, int, str] | None]:

@@ -35,8 +35,9 @@ class Written:
     def bilingual(self, translations: Sequence[str]) -> str:
         """The text with each passage and its translation: below it where paragraphs may stand, else behind it."""
         both = []
+        blank = "\r\n\r\n" if any("\r\n" in part for part in self.template if isinstance(part, str)) else "\n\n"
         for place, said in zip(prose.places([*self.template]), translations, strict=True):
-            between = "\n\n" if place.is_alone else " / "
+            between = blank if place.is_alone else " / "
             both.append(place.text if said == place.text else f"{place.text}{between}{said}")
         return self.rewritten(both)
 

@@ -132,7 +132,7 @@ def fix_files(
             raise InputError(f"{files.label_of(target)} exists", "Remove it, or leave out --no-overwrite")
         if target is None:
             stdout.write(text)
-        elif broken or not in_place:
+        elif broken or not in_place or text.encode() != data:  # in another encoding
             files.write(target.resolve() if in_place else target, lambda stream: stream.writelines([text]))
         report.counted(len(left))
         if not log.quiet:

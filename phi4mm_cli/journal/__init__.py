@@ -18,10 +18,11 @@ by a full disk or by such an end, is passed over by its reader, and the next one
     planned  how many `inputs` it is for, how many of them are left `todo`, their `length` and its `unit` if known
     started  an input is opened: family, name, task, stamp, attempt, length
     done     its outputs are written: family, name, task, stamp, attempt, form, outputs (within DIR), marks (size and
-             time of each, as it was written), kept (from a result that was there before this run), seconds (spent on
+             hash of each, as it was written), kept (from a result that was there before this run), seconds (spent on
              it), coverage, calls, replayed (how many of them an earlier run had answered), warnings (how many of each
              code, but for those healed), model
-    failed   there are none: family, name, task, stamp if it could be read, attempt, error (type, message, advice)
+    failed   there are none: family, name, task, stamp if it could be read, attempt, error (type, message, advice),
+             and outputs and marks where some were written
     end      the run ends by itself: code, which is its exit code
 
 `family` is the command with its tag ("transcribe", "translate fr"), `name` the input's path within the folder that was

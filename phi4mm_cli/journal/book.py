@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import threading
@@ -137,7 +138,7 @@ class Journal(NoJournal):
     def unfinished(self, work: Work) -> bool:
         """Whether an earlier run with the same order had the work in hand: outputs that are there are its own."""
         state = self._state(self._key(work))
-        return state is not None and state.kind != "done"
+        return state is not None and (state.kind == "started" or (state.kind == "failed" and "outputs" in state.rest))
 
     def kept(self, work: Work) -> Document | None:
         """The result that only needs to be written."""
@@ -152,16 +153,19 @@ class Journal(NoJournal):
     def is_edited(self, output: str) -> bool:
         """Whether an output, by its name in the folder, is no longer as an earlier run has written it."""
         owner = self._past.owners.get(output)
-        if owner is None or self._past.of[owner.key].kind != "done":  # it may have been written since
+        if owner is None or owner.mark is None or (now := self._mark(output)) is None:
             return False
-        return None not in (owner.mark, now := self._mark(output)) and owner.mark != now
+        return (owner.mark.size, owner.mark.hash) != (now.size, now.hash)
+
+    def _marks(self, outputs: Sequence[str], edited: Collection[str]) -> dict[str, Mark | None]:
+        return {name: self._past.owners[name].mark if name in edited else self._mark(name) for name in outputs}
 
     def _mark(self, output: str) -> Mark | None:
         try:
-            found = (self._outputs / output).stat()
+            content = (self._outputs / output).read_bytes()
         except OSError:
             return None
-        return found.st_size, found.st_mtime_ns
+        return Mark(len(content), hashlib.blake2b(content, digest_size=8).hexdigest())
 
     def _state(self, key: Key) -> State | None:
         state = self._past.of.get(key)
@@ -242,16 +246,17 @@ class Journal(NoJournal):
             "warnings": Counter(warning.code for warning in document.body.warnings if warning.counts),
             "model": to_json(document.model),
         }
-        marks = {name: self._past.owners[name].mark if name in edited else self._mark(name) for name in outputs}
+        marks = self._marks(outputs, edited)
         self._note_of(work, "done", form=self._form, outputs=list(outputs), marks=marks, **figures)
         self._put_down(work)
         return len(begun.known)
 
-    def failed(self, work: Work, error: Exception) -> None:
-        """It has none."""
+    def failed(self, work: Work, error: Exception, outputs: Sequence[str] = (), edited: Collection[str] = ()) -> None:
+        """It has none, or only these of its outputs are written, as `done` has them."""
         begun = self._in_hand.get(id(work))
         self._has_failures |= begun is not None and begun.answers is not None  # whose answers are of use
-        self._note_of(work, "failed", error=to_json(reason_of(error)))
+        written = {"outputs": list(outputs), "marks": self._marks(outputs, edited)} if outputs else {}
+        self._note_of(work, "failed", error=to_json(reason_of(error)), **written)
         self._put_down(work)
 
     def _put_down(self, work: Work) -> None:

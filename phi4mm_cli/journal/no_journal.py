@@ -57,8 +57,8 @@ class NoJournal:
         """
         return 0
 
-    def failed(self, work: Work, error: Exception) -> None:
-        """It has none."""
+    def failed(self, work: Work, error: Exception, outputs: Sequence[str] = (), edited: Collection[str] = ()) -> None:
+        """It has none, or only these of its outputs are written, as `done` has them."""
 
     def ended(self, code: int) -> None:
         """The run is over."""

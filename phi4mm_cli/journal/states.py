@@ -27,7 +27,12 @@ class State:
     rest: Mapping[str, Any]  # what the line has besides: see the package's documentation
 
 
-Mark = tuple[int, int]  # size and time of the last change, in nanoseconds
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What an output was when it was written."""
+
+    size: int  # bytes
+    hash: str  # hex BLAKE2b of 8 bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +60,10 @@ class States:
         key = (event["family"], event["name"])
         at = float(event["at"])
         stamp = Stamp(**event["stamp"]) if event["stamp"] else None
-        if event["event"] == "done":
-            for output in event["outputs"]:
-                if output not in self.owners or self.owners[output].at <= at:
-                    mark = event.get("marks", {}).get(output)
-                    self.owners[output] = Owner(at, key, None if mark is None else (int(mark[0]), int(mark[1])))
+        for output in event.get("outputs", ()):
+            if output not in self.owners or self.owners[output].at <= at:
+                mark = event.get("marks", {}).get(output)
+                self.owners[output] = Owner(at, key, Mark(**mark) if mark else None)
         if key not in self.of or self.of[key].at <= at:
             rest = {name: value for name, value in event.items() if name not in _OWN}
             if event["event"] == "done":
