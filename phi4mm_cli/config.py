@@ -46,8 +46,8 @@ def _read(path: Path, options: Options, personal: bool) -> Defaults:
     import tomllib
 
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: {error}", "Mend the file or move it away") from None
     everywhere = {name: value for name, value in table.items() if not isinstance(value, dict)}
     sections = {name: value for name, value in table.items() if isinstance(value, dict)}

@@ -33,6 +33,8 @@ def results() -> Iterator[TextIO]:
     The file descriptor itself is redirected, so that a chatty C library cannot corrupt a result either. A reader that
     has seen enough and closed the pipe ends the program quietly. Raises StorageError where results find no room.
     """
+    if sys.stdout is None:
+        raise StorageError("cannot write the results: stdout is closed", "Send it to a file, or to /dev/null")
     sys.stdout.flush()
     real = os.dup(1)
     os.dup2(2, 1)

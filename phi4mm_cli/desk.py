@@ -37,6 +37,10 @@ class _Todo:
     begin: Callable[[], list[Source]]  # called when there is room for it; raises what is wrong with it
 
 
+class InTheWayError(UsageError):
+    """There is a line that is not to be replaced."""
+
+
 class _DoneBefore(Exception):  # noqa: N818 - no error: there is nothing left to be done
     """An earlier run has dealt with the work, or has left a result that only has to be written."""
 
@@ -87,7 +91,7 @@ class Desk:
         if self.plan.folder is not None:
             files.check_absent(self.plan.claims(self.task, works), self.plan.folder)
         if self.lines is not None and (there := [work.label for work in works if work.label in self.lines]):
-            raise UsageError(f"there is a line of {there[0]} already", "Remove it, or leave out --no-overwrite")
+            raise InTheWayError(f"there is a line of {there[0]} already", "Remove it, or leave out --no-overwrite")
 
     def check_names(self, work: Work) -> None:
         """Raise InputError where an output cannot be called as it would be."""
@@ -226,10 +230,11 @@ class Desk:
             self._deliver(work, replace(how, source=work.label, options=self.task.options), fresh=False)
 
     def _fail(self, work: Work, error: Exception, outputs: Sequence[str] = (), edited: Sequence[str] = ()) -> None:
-        if self.lines is not None:
+        stays = isinstance(error, InTheWayError)
+        if self.lines is not None and not stays:
             with console.needing_room():
                 self.lines.renew(work.label)
-        self.report.failed(work.label, error)
+        self.report.failed(work.label, error, stays)
         if work.inputs:
             self.journal.failed(work, error, outputs, edited)
 

@@ -162,6 +162,8 @@ def check_target(path: Path) -> None:
     """Raise UsageError where a file at `path` could not be written."""
     if is_folder(path):
         raise UsageError(f"{label_of(path)} is a folder", "Name a file")
+    if _is_special(path):
+        return
     _check_writable(path.parent, "Name another file")
     try:
         path.lstat()
@@ -169,6 +171,14 @@ def check_target(path: Path) -> None:
         pass
     except OSError as error:  # as of a name that is too long
         raise UsageError(f"cannot write {label_of(path)}: {error.strerror}", "Give another file") from None
+
+
+def _is_special(path: Path) -> bool:
+    """Whether it is a device or a pipe, which no file may take the place of."""
+    try:
+        return path.exists() and not path.is_file() and not path.is_dir()
+    except OSError:
+        return False
 
 
 def check_names(work: Input | Work, extensions: Sequence[str], folder: Path) -> None:
@@ -216,6 +226,10 @@ def write(target: Path, produce: Callable[[TextIO], None], advice: str = "Its re
     """
     temporary = target.with_name(f".phi4mm-{_OWN}-{next(_counter)}.part")
     try:
+        if _is_special(target):
+            with target.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
+                produce(file)
+            return
         target.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
             produce(file)

@@ -9,6 +9,7 @@ follows from them, no look-up can tell.
 from __future__ import annotations
 
 import re
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,9 @@ STEM, TELLING = 5, 4  # letters by which words of one stem are known, and of the
 MARK = "[unsupported]"
 
 _WIDE = r"\u3040-\u30ff\u3400-\u9fff"  # kana and Chinese characters, which are written without spaces
-_WORD = re.compile(rf"[{_WIDE}]|[^\W_{_WIDE}]+(?:['’][^\W_{_WIDE}]+)*")
+_MARKS = "".join(chr(code) for code in range(0x300, 0x1F000) if unicodedata.category(chr(code)) in ("Mn", "Mc"))
+_LETTERS = rf"(?:[^\W_{_WIDE}]|[{_MARKS}])+"  # with the vowel signs and accents that stand behind them
+_WORD = re.compile(rf"[{_WIDE}]|{_LETTERS}(?:['’]{_LETTERS})*")
 _CLOCK = r"((?:\d+:)?\d{1,2}:\d\d)"
 _LABEL = re.compile(rf"[\[(](?:([^\[\]()]*?)\s+)?{_CLOCK}[\])]")
 _QUOTE = re.compile(r"[\"“”„«「]([^\"“”„«»「」]+)[\"“”»」]")
@@ -265,7 +268,7 @@ class Evidence:
 
 
 def _same(word: str) -> str:
-    return word.casefold().replace("’", "'")
+    return unicodedata.normalize("NFC", word).casefold().replace("’", "'")
 
 
 def _terms(words: set[str]) -> set[str]:

@@ -76,7 +76,7 @@ def selection(asked: str) -> Selection:
     """The pages that `1-3,7,10-` names. Raises UsageError."""
     ranges = []
     for part in asked.replace(" ", "").split(","):
-        match = re.fullmatch(r"(\d*)(-?)(\d*)", part, re.ASCII)
+        match = re.fullmatch(r"(\d{0,9})(-?)(\d{0,9})", part, re.ASCII)
         first = int(match[1] or 1) if match else 0
         last = None if not match or (match[2] and not match[3]) else int(match[3] or first)
         if not match or not (match[1] or match[3]) or first < 1 or (last is not None and last < first):

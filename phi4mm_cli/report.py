@@ -62,14 +62,14 @@ class Report:
         """An input has been dealt with, and so many warnings were said of it."""
         self.tally.counted({"rules": warnings})
 
-    def failed(self, label: str, error: Exception) -> None:
-        """An input has none."""
+    def failed(self, label: str, error: Exception, has_line: bool = False) -> None:
+        """An input has none, or `has_line` of an earlier run, which stays."""
         self.tally.add_failed(label, error)
         if isinstance(error, Phi4Error):
             console.say(f"{label}: {error}", "error")
         else:
             console.say_bug(error, f"{label}: ")
-        if self._on_failure is not None:
+        if self._on_failure is not None and not has_line:
             self._on_failure(label, error)
 
     def troubles(self) -> str:

@@ -117,21 +117,31 @@ def of_json(text: str) -> Iterator[Passage]:
     """The segments of a transcript, else the text of another result."""
     try:
         result: Any = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"it is not JSON: {error}", "Give a result that was written with --json") from error
     content = result if isinstance(result, dict) else {}
     segments = content.get("segments")
     try:
         if segments:
-            said = [
-                (" ".join(str(part["text"]).split()), float(part["start"]), float(part["end"])) for part in segments
-            ]
-            if not all(math.isfinite(start + end) for _, start, end in said):
+            said = [(_words(part["text"]), float(part["start"]), float(part["end"])) for part in segments]
+            if not all(0 <= start <= end < math.inf for _, start, end in said):
                 raise ValueError
             yield from (Passage(*passage) for passage in said if passage[0])
             return
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError("its segments are not those of a transcript", "Each has start, end and text") from error
     if not isinstance(content.get("text"), str):
         raise InputError("it is JSON, but no result with a text", "Give a result that was written with --json")
-    yield from map(Passage, paragraphs(content["text"]))
+    yield from map(Passage, paragraphs(_whole(content["text"])))
+
+
+def _words(text: Any) -> str:
+    """A text on one line. Raises TypeError where it is none."""
+    if not isinstance(text, str):
+        raise TypeError
+    return " ".join(_whole(text).split())
+
+
+def _whole(text: str) -> str:
+    """The text without halves of characters, which JSON can name."""
+    return text.encode("utf-8", "replace").decode()

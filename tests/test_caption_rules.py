@@ -225,6 +225,17 @@ def test_headers_and_times_that_are_not_as_the_format_has_them(phi4mm: Phi4mm, t
     assert "\n00:00:01,500 --> 00:00:03,000\n" in (tmp_path / "out" / "b.srt").read_text(encoding="utf-8")
 
 
+def test_another_encoding_becomes_utf_8(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    (tmp_path / "a.srt").write_bytes("1\r\n00:00:01,000 --> 00:00:03,000\r\nCafé is good.\r\n".encode("cp1252"))
+    assert phi4mm("captions", "fix", "a.srt", "--in-place", "--encoding", "cp1252").returncode == 0
+    assert "Café" in (tmp_path / "a.srt").read_bytes().decode()
+
+
+def test_damaged_times_below_a_head_that_is_missing_are_told_with_their_line(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    (tmp_path / "a.vtt").write_text("00:01.000 --> 00:02.000\nA\n\n0:x5 --> 00:08\nB\n", encoding="utf-8")
+    assert "a.vtt: line 4: these times" in phi4mm("captions", "check", "a.vtt").stderr
+
+
 def test_a_note_before_a_cue_without_text_stays() -> None:
     found = read(b"WEBVTT\n\n00:01.000 --> 00:03.000\nHello.\n\nNOTE by Anna\n\n00:04.000 --> 00:05.000\n\nNOTE end\n")
     assert fix(found, NETFLIX).tail == "NOTE by Anna\n\nNOTE end"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 
 from phi4mm_cli.grounding import MARK, Evidence, Line
@@ -26,6 +28,15 @@ def evidence(*said: str, source: str | None = None) -> Evidence:
 def point(answer: str, where: Evidence | None = None) -> Point:
     _, [found] = (where or evidence()).check(answer)
     return found
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["เราตกลงส่งของวันจันทร์", "वह कल पत्र लिखेगी", "ذهب إلى المدرسةِ", "une e\u0301tude de cas ici"],
+)
+def test_marks_stay_with_their_letters(said: str) -> None:
+    found = point(f'- x [0:00] "{unicodedata.normalize("NFC", said)}"', evidence(said))
+    assert (found.quote, found.unsupported) == (said, False)
 
 
 @pytest.mark.parametrize(

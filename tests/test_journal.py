@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,12 +116,38 @@ def test_an_output_that_was_edited_stays_until_there_is_a_new_result(phi4mm_here
         assert "out/a.srt has been edited; it stays as it is" in run.stderr
         assert "b.srt" not in run.stderr
     assert {"a.json", "a.vtt", "b.json", "b.vtt"} <= outputs(tmp_path / "out").keys()
+    (tmp_path / "out" / "a.tsv").mkdir()
+    assert phi4mm_here(*HEAR, "--srt", "--tsv").code == 3
+    (tmp_path / "out" / "a.tsv").rmdir()
+    phi4mm_here(*HEAR, "--srt", "--tsv")
+    assert edited.read_text(encoding="utf-8") == "mine"
     edited.unlink()
     phi4mm_here(*HEAR, "--srt", "--json")
     assert edited.read_text(encoding="utf-8").startswith("1\n")
     edited.write_text("mine", encoding="utf-8")
     phi4mm_here(*HEAR, "--srt", "--json", "--force")
     assert edited.read_text(encoding="utf-8").startswith("1\n")
+
+
+def test_a_copy_of_an_output_is_no_edit(phi4mm_here: HereRun, tmp_path: Path) -> None:
+    phi4mm_here(*HEAR, "--srt")
+    shutil.copytree(tmp_path / "out", tmp_path / "copy", copy_function=shutil.copy)
+    for path in (tmp_path / "copy").glob("*.srt"):
+        os.utime(path, (1000, 1000))
+    run = phi4mm_here(*HEAR[:3], "copy", "--srt", "--captions", "plain", "--no-vad")
+    assert "edited" not in run.stderr
+    assert outputs(tmp_path / "copy")["a.srt"] != outputs(tmp_path / "out")["a.srt"] or run.last.endswith("3 done")
+
+
+def test_no_overwrite_holds_after_a_failure(phi4mm_here: HereRun, tmp_path: Path) -> None:
+    good = (tmp_path / "in" / "a.wav").read_bytes()
+    (tmp_path / "in" / "a.wav").write_bytes(b"RIFF" + bytes(100))
+    assert phi4mm_here(*HEAR, "--srt").code == 3
+    (tmp_path / "out" / "a.srt").write_text("mine", encoding="utf-8")
+    (tmp_path / "in" / "a.wav").write_bytes(good)
+    for _ in range(2):
+        assert phi4mm_here(*HEAR, "--srt", "--no-overwrite").code == 2
+        assert (tmp_path / "out" / "a.srt").read_text(encoding="utf-8") == "mine"
 
 
 def test_captions_of_what_was_written_as_text_need_no_model(phi4mm_here: HereRun) -> None:

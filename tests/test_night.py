@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import soundfile
 from at_work import PATIENCE, PROGRAM, begun, let_go, said_of_stopping, wait_for
 from conftest import Phi4mm
 from recordings import tone
+from scripted import MEETING
 
 from phi4mm_cli import console, display
 from phi4mm_cli.jobs import Job
@@ -82,6 +84,45 @@ def test_a_list_of_no_use_is_all_that_is_told_of(phi4mm: Phi4mm) -> None:
     assert (empty.returncode, empty.stderr) == (0, "")
     first, *_ = phi4mm("transcribe", "--files-from", "-", "-m", "demo", input="none.wav\n").stderr.splitlines()
     assert "demo" in first
+
+
+def test_names_that_clash_do_so_in_every_run(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    for name in ("a.flac", "a.wav"):
+        shutil.copy(MEETING, tmp_path / name)
+    for _ in range(3):
+        run = phi4mm("transcribe", "--files-from", "-", "-o", "out", "--json", *ECHO, input="a.flac\na.wav\n")
+        assert run.returncode == 3
+        assert "would both write" in run.stderr
+        assert json.loads((tmp_path / "out" / "a.json").read_text(encoding="utf-8"))["source"] == "a.flac"
+
+
+def test_what_is_in_the_way_of_a_list_stays(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    shutil.copy(MEETING, tmp_path / "a.flac")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.txt").write_text("mine", encoding="utf-8")
+    to_folder, to_file = ("-o", "out", "--txt"), ("--jsonl", "-o", "a.jsonl")
+    listed = ("transcribe", "--files-from", "-", "--no-overwrite", *ECHO)
+    assert phi4mm("transcribe", "a.flac", *to_file, *ECHO).returncode == 0
+    before = (tmp_path / "a.jsonl").read_bytes()
+    for _ in range(2):
+        assert "exists" in phi4mm(*listed, *to_folder, input="a.flac\n").stderr
+        assert "a line of a.flac already" in phi4mm(*listed, *to_file, "--prompt", "More", input="a.flac\n").stderr
+    assert (tmp_path / "out" / "a.txt").read_text(encoding="utf-8") == "mine"
+    assert (tmp_path / "a.jsonl").read_bytes() == before
+
+
+def test_a_report_goes_where_results_do_not(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    run = phi4mm("transcribe", str(MEETING), "--jsonl", "-o", "a.jsonl", "--report", "-", *ECHO)
+    assert json.loads(run.stdout)["done"] == 1, run.stderr
+    assert len((tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()) == 1
+
+
+def test_a_report_takes_the_place_of_no_device(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE)
+    assert phi4mm("transcribe", str(MEETING), "--report", "pipe", *ECHO).returncode == 0
+    assert json.loads(reader.communicate(timeout=PATIENCE)[0])["done"] == 1
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_what_is_done_before_is_not_done_again(phi4mm: Phi4mm) -> None:

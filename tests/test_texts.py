@@ -64,6 +64,12 @@ def test_a_name_decides_before_the_content(tmp_path: Path) -> None:
     assert not texts.is_text(saved(tmp_path / "page.mp3", "<html>not found</html>"))
 
 
+def test_halves_of_characters_are_replaced(tmp_path: Path) -> None:
+    half = r'{"segments": [{"text": "bad \ud800 half", "start": 0, "end": 1}]}'
+    assert [one.text for one in texts.read(saved(tmp_path / "a.json", half))] == ["bad ? half"]
+    assert [one.text for one in texts.read(saved(tmp_path / "b.json", r'{"text": "\ud800 half"}'))] == ["? half"]
+
+
 def test_media_are_not_text(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(1000, np.float32), 16000)
     (tmp_path / "a.wav").rename(tmp_path / "stdin")
@@ -80,6 +86,10 @@ def test_media_are_not_text(tmp_path: Path) -> None:
         ("a.json", '{"text": 3}', "no result with a text"),
         ("a.json", '{"segments": [{"text": "a"}]}', "segments"),
         ("a.json", '{"segments": "abc"}', "segments"),
+        ("a.json", '{"segments": [{"text": null, "start": 1, "end": 2}]}', "segments"),
+        ("a.json", '{"segments": [{"text": "a", "start": -5, "end": 2}]}', "segments"),
+        ("a.json", '{"segments": [{"text": "a", "start": 1' + 400 * "0" + ', "end": 2}]}', "segments"),
+        ("a.json", '{"segments":' + 200000 * "[" + 200000 * "]" + "}", "not JSON"),
         ("a.json", '{"segments": [{"text": "a", "start": NaN, "end": NaN}]}', "segments"),
         ("a.json", '{"segments": [{"text": "a", "start": 1, "end": 1e999}]}', "segments"),
         ("a.srt", "no times\n", "neither SRT nor VTT"),

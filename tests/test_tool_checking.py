@@ -9,7 +9,7 @@ import pytest
 from phi4mm_cli.schema import ToolCall
 from phi4mm_cli.tools import Tool
 from phi4mm_cli.tools.calls import CallError
-from phi4mm_cli.tools.checking import check
+from phi4mm_cli.tools.checking import check, mended
 
 STRING, INTEGER, NUMBER, BOOLEAN = ({"type": kind} for kind in ("string", "integer", "number", "boolean"))
 INTEGERS = {"type": "array", "items": INTEGER}
@@ -90,6 +90,15 @@ def test_what_says_the_same_is_mended(schema: Any, value: Any, mended: Any) -> N
 def test_what_would_be_a_guess_is_refused(schema: Any, value: Any) -> None:
     with pytest.raises(CallError, match=r"f: x"):
         checked(schema, value)
+
+
+def test_what_has_no_end_is_wrong_and_no_bug() -> None:
+    assert mended(10**400, {"type": "integer", "multipleOf": 0.1})[1] is not None
+    tree = {"$defs": {"A": {"type": "array", "items": {"$ref": "#/$defs/A"}}}, "$ref": "#/$defs/A"}
+    deep: list[Any] = []
+    for _ in range(2000):
+        deep = [deep]
+    assert mended(deep, tree)[1] is not None
 
 
 def test_null_leaves_out_what_may_be_left_out() -> None:

@@ -164,6 +164,7 @@ NESTED = '{"properties": {"x": ' * 60 + "{}" + "}}" * 60
         ('[{"name": "f", "parameters": {"$ref": "http://127.0.0.1:9/x"}}]', "refer to 'http://127.0.0.1:9/x'"),
         ('[{"name": "f", "parameters": {"$ref": "#/$defs/x"}}]', "refer to '#/$defs/x'"),
         ('[{"name": "f", "parameters": {"$ref": "#"}}]', "leads back to itself"),
+        ('[{"name": "f", "parameters": {"$ref": "#/title", "title": "x"}}]', "or no schema"),
         ('[{"name": "f", "parameters": {"properties": {"x": {"anyOf": [{"$ref": "#/properties/x"}]}}}}]', "leads back"),
         ('[{"name": "f", "parameters": {"properties": {"x": {"$id": "http://a.b/"}}}}]', "$id inside"),
         (f'[{{"name": "f", "parameters": {NESTED}}}]', "more than 100 levels"),

@@ -301,6 +301,14 @@ def test_bilingual_markdown_keeps_its_structure(phi4mm: Phi4mm, tmp_path: Path) 
     assert (tmp_path / "a.fr.md").read_text(encoding="utf-8") == expected
 
 
+def test_a_paragraph_with_a_line_break_stays_one(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_bytes(b"First.  \r\nSecond.\r\n\r\nThird.\r\n")
+    assert phi4mm("translate", "a.md", "--to", "fr", "--bilingual", "-o", ".", *ECHO).returncode == 0
+    said = "Translate the text to French."
+    expected = f"First. / {said} First.  \r\nSecond. / {said} Second.\r\n\r\nThird.\r\n\r\n{said} Third.\r\n"
+    assert (tmp_path / "a.fr.md").read_bytes().decode() == expected
+
+
 def test_one_odd_input_costs_no_other(phi4mm: Phi4mm, tmp_path: Path) -> None:
     (tmp_path / "odd.json").write_text('{"text": "Bob likes tea.", "language": ["en"]}', encoding="utf-8")
     (tmp_path / "even.json").write_text('{"text": "Bob likes tea.", "language": "en"}', encoding="utf-8")

@@ -89,7 +89,7 @@ class SummaryOptions:
             raise UsageError("--prompt takes the place of --style", "Leave one out")
         if self.style in (Style.PARAGRAPH, Style.CHAPTERS) and self.grounded:
             raise UsageError("a grounded summary is made of points", "Leave --style out, or take bullets or minutes")
-        in_words = self.length.isdecimal() and 1 <= int(self.length) <= MOST_WORDS
+        in_words = self.length.isdecimal() and len(self.length) < 10 and 1 <= int(self.length) <= MOST_WORDS
         if self.length not in LENGTHS and not in_words:
             known = f"{', '.join(LENGTHS)} or a number of words up to {MOST_WORDS}"
             raise UsageError(f"--length is {known}, not '{self.length}'")

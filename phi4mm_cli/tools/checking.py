@@ -39,8 +39,11 @@ def mended(value: Any, schema: Schema) -> tuple[Any, str | None]:
     from jsonschema.exceptions import best_match
 
     validator = _validator(schema)
-    found = _Mending(schema, validator).mended(value, schema)
-    error = best_match(validator.iter_errors(found))
+    try:
+        found = _Mending(schema, validator).mended(value, schema)
+        error = best_match(validator.iter_errors(found))
+    except (OverflowError, RecursionError):  # of endless numbers and levels
+        return value, "it cannot be held against the schema"
     if error is None:
         return found, None
     where = ".".join(map(str, error.absolute_path))
@@ -65,8 +68,8 @@ def check_schema(what: str, schema: Schema) -> None:
         raise UsageError(message, "Mend the file") from None
     for value in _everything(schema):
         for reference in _references(value):
-            if resolved(reference, schema) is None:
-                message = f"{what} cannot refer to {reference!r}, which is not there"
+            if not isinstance(resolved(reference, schema), (Mapping, bool)):
+                message = f"{what} cannot refer to {reference!r}, which is not there, or no schema"
                 raise UsageError(message, "Copy what they refer to into $defs of the same schema")
         if value is not schema and isinstance(value, Mapping) and isinstance(value.get("$id"), str):
             raise UsageError(f"{what} cannot have an $id inside: {value['$id']!r}", "Leave it out")
