@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import cache
 from itertools import accumulate
 
 from phi4mm_cli import language_check
@@ -29,14 +30,19 @@ STEM, TELLING = 5, 4  # letters by which words of one stem are known, and of the
 MARK = "[unsupported]"
 
 _WIDE = r"\u3040-\u30ff\u3400-\u9fff"  # kana and Chinese characters, which are written without spaces
-_MARKS = "".join(chr(code) for code in range(0x300, 0x1F000) if unicodedata.category(chr(code)) in ("Mn", "Mc"))
-_LETTERS = rf"(?:[^\W_{_WIDE}]|[{_MARKS}])+"  # with the vowel signs and accents that stand behind them
-_WORD = re.compile(rf"[{_WIDE}]|{_LETTERS}(?:['’]{_LETTERS})*")
 _CLOCK = r"((?:\d+:)?\d{1,2}:\d\d)"
 _LABEL = re.compile(rf"[\[(](?:([^\[\]()]*?)\s+)?{_CLOCK}[\])]")
 _QUOTE = re.compile(r"[\"“”„«「]([^\"“”„«»「」]+)[\"“”»」]")
 _BULLET = re.compile(r"\s*(?:[-*•]|\d+[.)])\s+(?:\[[ xX]\]\s+)?")
 _CHAPTER = re.compile(rf"\W*{_CLOCK}\W*(.+?)\s*")
+
+
+@cache
+def _word() -> re.Pattern[str]:
+    """A word, with the vowel signs and accents that stand behind its letters; made when one is looked for first."""
+    marks = "".join(chr(code) for code in range(0x300, 0x1F000) if unicodedata.category(chr(code)) in ("Mn", "Mc"))
+    letters = rf"(?:[^\W_{_WIDE}]|[{marks}])+"
+    return re.compile(rf"[{_WIDE}]|{letters}(?:['’]{letters})*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,7 @@ class Evidence:
 
     def __init__(self, lines: Sequence[Line]) -> None:
         self._lines = lines
-        found = [(number, word) for number, line in enumerate(lines) for word in _WORD.finditer(line.passage.text)]
+        found = [(number, word) for number, line in enumerate(lines) for word in _word().finditer(line.passage.text)]
         self._owners = [number for number, _ in found]  # the line of each word
         self._places = [word.span() for _, word in found]  # ... and where it stands in it
         self._words = [_same(word[0]) for _, word in found]
@@ -187,7 +193,7 @@ class Evidence:
 
     def _find(self, quote: str, near: int | None) -> tuple[int, int] | None:
         """The first and the last word of the transcript that are `quote`, nearest to the line `near`."""
-        wanted = [_same(word) for word in _WORD.findall(quote)]
+        wanted = [_same(word) for word in _word().findall(quote)]
         if not wanted:
             return None
         close = 0 if near is None else self._first_word(near)
@@ -223,7 +229,7 @@ class Evidence:
     def _speaks_of(self, text: str, first: int, last: int) -> bool:
         """Whether `text` shares words with the lines from `first` to `last` and beside them, and its numbers."""
         beside = self._words[self._first_word(first - 1) : self._first_word(last + 2)]
-        said, claimed = set(beside), {_same(word) for word in _WORD.findall(text)}
+        said, claimed = set(beside), {_same(word) for word in _word().findall(text)}
         numbers = {word for word in said if word.isdecimal()}
         if numbers and any(word.isdecimal() and word not in numbers for word in claimed):
             return False

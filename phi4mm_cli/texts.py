@@ -14,6 +14,7 @@ from typing import Any, Literal
 from phi4mm_cli import subtitles
 from phi4mm_cli.errors import InputError
 from phi4mm_cli.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES
+from phi4mm_cli.prompt import written
 from phi4mm_cli.splitting import paragraphs
 
 MARKDOWN_SUFFIXES = frozenset({".md", ".markdown"})
@@ -132,16 +133,11 @@ def of_json(text: str) -> Iterator[Passage]:
         raise InputError("its segments are not those of a transcript", "Each has start, end and text") from error
     if not isinstance(content.get("text"), str):
         raise InputError("it is JSON, but no result with a text", "Give a result that was written with --json")
-    yield from map(Passage, paragraphs(_whole(content["text"])))
+    yield from map(Passage, paragraphs(written(content["text"])))
 
 
 def _words(text: Any) -> str:
     """A text on one line. Raises TypeError where it is none."""
     if not isinstance(text, str):
         raise TypeError
-    return " ".join(_whole(text).split())
-
-
-def _whole(text: str) -> str:
-    """The text without halves of characters, which JSON can name."""
-    return text.encode("utf-8", "replace").decode()
+    return " ".join(written(text).split())

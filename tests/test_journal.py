@@ -136,7 +136,7 @@ def test_a_copy_of_an_output_is_no_edit(phi4mm_here: HereRun, tmp_path: Path) ->
         os.utime(path, (1000, 1000))
     run = phi4mm_here(*HEAR[:3], "copy", "--srt", "--captions", "plain", "--no-vad")
     assert "edited" not in run.stderr
-    assert outputs(tmp_path / "copy")["a.srt"] != outputs(tmp_path / "out")["a.srt"] or run.last.endswith("3 done")
+    assert all(path.stat().st_mtime > 1000 for path in (tmp_path / "copy").glob("*.srt"))  # they are written anew
 
 
 def test_no_overwrite_holds_after_a_failure(phi4mm_here: HereRun, tmp_path: Path) -> None:
