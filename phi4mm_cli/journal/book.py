@@ -155,7 +155,7 @@ class Journal(NoJournal):
         owner = self._past.owners.get(output)
         if owner is None or owner.mark is None or (now := self._mark(output)) is None:
             return False
-        return (owner.mark.size, owner.mark.hash) != (now.size, now.hash)
+        return owner.mark != now
 
     def _marks(self, outputs: Sequence[str], edited: Collection[str]) -> dict[str, Mark | None]:
         return {name: self._past.owners[name].mark if name in edited else self._mark(name) for name in outputs}
