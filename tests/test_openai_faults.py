@@ -28,6 +28,7 @@ from phi4mm_cli.schema import Clip, Message, Request, Result, Sampling
 
 KEY = "sk-very-secret-0123456789"
 SOON = 60.0  # seconds: longer than a slow machine takes, shorter than what is not to be waited for
+SLOW = 2.0  # seconds that are waited for a slow server: more than a busy machine takes to hear a request
 
 
 @pytest.fixture(autouse=True)
@@ -89,9 +90,9 @@ def silent(heard: Heard) -> None:
 
 def dripping(heard: Heard) -> None:
     heard.write(b"HTTP/1.1 200 OK\r\n")
-    for _ in range(60):
+    for _ in range(90):
         heard.write(b"X-Drip: 1\r\n")
-        time.sleep(0.05)
+        time.sleep(1)
 
 
 def page(heard: Heard) -> None:
@@ -112,7 +113,7 @@ def no_http(heard: Heard) -> None:
 
 @pytest.mark.parametrize("trouble", [busy, limited, failing, cut, silent, no_json, hollow, page])
 def test_what_may_have_been_an_accident_is_tried_again(trouble: Answer) -> None:
-    with serving(after(trouble)) as web, opened(web, timeout=0.5 if trouble is silent else 30.0) as engine:
+    with serving(after(trouble)) as web, opened(web, timeout=SLOW if trouble is silent else 30.0) as engine:
         began = time.monotonic()
         assert isinstance(outcome(engine), Result)
         assert len(web.posted()) == 2
@@ -121,7 +122,7 @@ def test_what_may_have_been_an_accident_is_tried_again(trouble: Answer) -> None:
 
 @pytest.mark.parametrize("trouble", [failing, cut, silent, dripping, no_json, hollow, page, no_http])
 def test_what_stays_broken_is_given_up(trouble: Answer) -> None:
-    seconds = 0.4 if trouble in (silent, dripping) else 30.0
+    seconds = SLOW if trouble in (silent, dripping) else 30.0
     with serving(after(*[trouble] * 9)) as web, opened(web, timeout=seconds) as engine:
         began = time.monotonic()
         error = outcome(engine)
@@ -175,7 +176,6 @@ def test_an_answer_without_an_end_takes_little_memory() -> None:
 
 def test_a_list_of_models_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first that is asked of a server; nothing is asked of such a one any more."""
-    monkeypatch.setattr(servers, "LISTING_SECONDS", 0.4)
     with serving(recorded.answering()) as other:
 
         def moved(heard: Heard) -> None:
@@ -188,6 +188,7 @@ def test_a_list_of_models_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
         for trouble in (failing, cut, silent, dripping, page, no_json, no_http, moved, endless):
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            monkeypatch.setattr(servers, "LISTING_SECONDS", SLOW if trouble in (silent, dripping) else 30.0)
             with serving(trouble) as web, opened(web, key=KEY) as engine:
                 began = time.monotonic()
                 with pytest.raises(MissingError, match=r"^the server at ") as raised:
@@ -282,7 +283,7 @@ def test_several_servers_share_the_work() -> None:
 
     with serving(slowly) as one, serving(slowly) as two, opened(one, two, concurrency=4) as engine:
         assert len(answered(engine, 24)) == 24
-        assert min(len(one.posted()), len(two.posted())) >= 8
+        assert min(len(one.posted()), len(two.posted())) >= 4
 
 
 def answered(engine: OpenAIEngine, count: int) -> list[Result]:
@@ -307,7 +308,7 @@ def test_a_dead_server_is_left_out_and_tried_again() -> None:
             assert len(answered(engine, 10)) == 10
             assert len(one.posted()) == 10
             with serving(recorded.answering(), port) as late:
-                until = time.monotonic() + 10
+                until = time.monotonic() + SOON
                 while not late.posted() and time.monotonic() < until:
                     answered(engine, 4)
                 assert late.posted()
