@@ -14,6 +14,7 @@ from phi4mm_cli.hearing import Listening
 from phi4mm_cli.material import Limits
 from phi4mm_cli.outputs import Coverage, Seen, Warning
 from phi4mm_cli.paging import ALL_PAGES, Selection
+from phi4mm_cli.paths import telling_names
 from phi4mm_cli.schema import Clip, Picture, Source
 from phi4mm_cli.showing import MOST_PICTURES, Shown
 from phi4mm_cli.timing import clock
@@ -144,8 +145,10 @@ def coverage(looks: Sequence[Look]) -> Coverage:
     return Coverage("pages", count + sum(one.total - one.read for one in documents), count)
 
 
-def seen(shown: Sequence[Shown], several: bool) -> tuple[Seen, ...]:
-    """The pictures as a result tells of them."""
+def seen(shown: Sequence[Shown], sources: Sequence[Source]) -> tuple[Seen, ...]:
+    """The pictures as a result tells of them, with the names of their sources where these are several."""
+    paths = [source.path for source in sources]
+    names = dict(zip(paths, telling_names(paths, with_suffix=True), strict=True)) if len(paths) > 1 else {}
     return tuple(
         Seen(
             size=one.size,
@@ -153,7 +156,7 @@ def seen(shown: Sequence[Shown], several: bool) -> tuple[Seen, ...]:
             tokens=one.tokens,
             page=one.picture.page,
             time=one.picture.time,
-            source=Path(one.picture.source.path).name if several else None,
+            source=names.get(one.picture.source.path),
         )
         for one in shown
     )

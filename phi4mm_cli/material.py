@@ -34,7 +34,7 @@ class Limits:
 class Material:
     """One input: sound that the model is to hear itself, or lines of text."""
 
-    name: str
+    name: str | None  # where there are several
     coverage: Coverage
     clips: tuple[Clip, ...] = ()
     lines: tuple[Line, ...] = ()
@@ -52,7 +52,7 @@ class Part:
     source: str | None  # the name of the input it is from, where there are several and it is from one of them
 
 
-def heard(source: Source, limits: Limits, how: Listening, files: ExitStack) -> Material:
+def heard(source: Source, limits: Limits, how: Listening, files: ExitStack, name: str | None = None) -> Material:
     """A recording whose sound goes to the model: whole, or where it is too long cut in silence; nothing of silence.
 
     It stays open as long as `files`. Raises InputError.
@@ -75,29 +75,24 @@ def heard(source: Source, limits: Limits, how: Listening, files: ExitStack) -> M
         voiced += sum(region.end - region.start for chunk in chunks for region in chunk.speech)
         warnings += hearing.input_warnings(recording)
     coverage = Coverage("seconds", total, read, voiced if how.vad else None)
-    return Material(_name(source), coverage, tuple(clips), (), tuple(warnings))
+    return Material(name, coverage, tuple(clips), (), tuple(warnings))
 
 
-def transcribed(source: Source, transcript: Transcript, together: bool) -> Material:
+def transcribed(transcript: Transcript, name: str | None) -> Material:
     """A recording by what was said in it."""
     passages = tuple(Passage(segment.text, segment.start, segment.end) for segment in transcript.segments)
-    lines = _lines(source, passages, together)
-    return Material(_name(source), transcript.coverage, (), lines, transcript.warnings)
+    return Material(name, transcript.coverage, (), _lines(passages, name), transcript.warnings)
 
 
-def read(source: Source, together: bool, count: Callable[[str], int]) -> Material:
+def read(source: Source, name: str | None, count: Callable[[str], int]) -> Material:
     """A file of text. Raises InputError."""
     passages = texts.read(Path(source.path))
     tokens = sum(count(passage.text) for passage in passages)
-    return Material(_name(source), Coverage("tokens", tokens, tokens), (), _lines(source, passages, together))
+    return Material(name, Coverage("tokens", tokens, tokens), (), _lines(passages, name))
 
 
-def _lines(source: Source, passages: Sequence[Passage], together: bool) -> tuple[Line, ...]:
-    return tuple(Line(passage, _name(source) if together else None) for passage in passages)
-
-
-def _name(source: Source) -> str:
-    return Path(source.path).stem
+def _lines(passages: Sequence[Passage], name: str | None) -> tuple[Line, ...]:
+    return tuple(Line(passage, name) for passage in passages)
 
 
 def parts(materials: Sequence[Material], limits: Limits, labelled: bool) -> list[Part]:
@@ -111,9 +106,10 @@ def parts(materials: Sequence[Material], limits: Limits, labelled: bool) -> list
             found += _text_parts([line for material in group for line in material.lines], limits, labelled)
         else:
             for material in group:
-                name = material.name if len(materials) > 1 else None
-                clips = material.clips
-                found += (Part(clip, audio_tokens(clip.end - clip.start), clip.start, clip.end, name) for clip in clips)
+                found += (
+                    Part(clip, audio_tokens(clip.end - clip.start), clip.start, clip.end, material.name)
+                    for clip in material.clips
+                )
     return found
 
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Protocol, TypeVar, get_type_hints, runtime_ch
 import typer
 
 from phi4mm_cli import ranges, sharding
-from phi4mm_cli.errors import UsageError
+from phi4mm_cli.errors import InputError, UsageError
 from phi4mm_cli.schema import Sampling
 
 # Options that a project's own file may not set: a cloned folder must not redirect recordings, choose what is run or who
@@ -83,6 +83,12 @@ class ListeningOptions:
     def spans(self) -> tuple[ranges.Span, ...]:
         """The parts to be heard. Raises UsageError."""
         return ranges.WHOLE if self.range is None else ranges.parse(self.range)
+
+    def require_recording(self) -> None:
+        """Raise InputError where a part of a recording is asked for, of an input that is none."""
+        for name, value in (("--range", self.range), ("--channel", self.channel)):
+            if value is not None:
+                raise InputError(f"{name} is for recordings, and this is a text", "Leave it out, or cut the text first")
 
     def recorded(self) -> dict[str, str | int | float | bool]:
         """What shapes the result."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePath
 
 AnyPath = str | os.PathLike[str]
 
@@ -31,3 +32,12 @@ def from_home(path: AnyPath) -> Path:
 def absolute(path: AnyPath) -> str:
     """The path from the root, without dots; links stay, since they are names of their own."""
     return os.path.abspath(path)  # noqa: PTH100
+
+
+def telling_names(paths: Sequence[str], with_suffix: bool = False) -> list[str]:
+    """Names that tell the paths apart: without suffixes where that is enough, with folders where it has to be."""
+    pure = [PurePath(path) for path in paths]
+    forms = [[path.stem for path in pure]] if not with_suffix else []
+    most = max(len(path.parts) for path in pure)
+    forms += ([PurePath(*path.parts[-count:]).as_posix() for path in pure] for count in range(1, most + 1))
+    return next(names for names in forms if len({*names}) >= len({*pure}))

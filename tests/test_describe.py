@@ -99,6 +99,9 @@ def test_several_pictures_are_compared_and_share_the_crops(tmp_path: Path) -> No
     found, [request] = described(paths, options())
     assert "differ" in str(request.messages[0].parts[-1])
     assert [one.source for one in found.pictures] == ["0.png", "1.png", "2.png"]
+    (tmp_path / "old").mkdir()
+    again, _ = described([paths[0], picture(tmp_path, "old/0.png")], options())
+    assert [one.source for one in again.pictures] == [f"{tmp_path.name}/0.png", "old/0.png"]
     assert {one.size for one in found.pictures} == {(2000, 2000)}
     assert {one.shown for one in found.pictures} == {(4 * 448, 4 * 448)}
     [warning] = found.warnings
@@ -252,8 +255,24 @@ def test_a_schema_and_a_voice_on_the_command_line(phi4mm: Phi4mm, tmp_path: Path
         ("--every", "0"),
         ("--every", "5s", "--scenes"),
         ("--crops", "37"),
+        ("--style", "alt", "--prompt", "x"),
+        ("--style", "short", "--voice", "q.wav"),
+        ("--frames", "3"),
+        ("--sound",),
+        ("--range", "0:01-0:02"),
+        ("--no-times",),
     ):
         assert phi4mm("describe", "a.png", *wrong, *ECHO).returncode == 2, wrong
+
+
+def test_what_nothing_named_can_be_chosen_of_is_refused(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    picture(tmp_path)
+    run = phi4mm("describe", "a.png", "--range", "0:01-", *ECHO)
+    assert run.stderr.startswith("phi4mm: error: --range is for videos, and none is named")
+    assert "--pages is for documents" in phi4mm("describe", "a.mp4", "--pages", "2", *ECHO).stderr
+    for named in ((".", "--each"), ("--files-from", "list.txt")):  # which may hold both
+        (tmp_path / "list.txt").write_text("a.png\n", encoding="utf-8")
+        assert phi4mm("describe", *named, "--range", "0:01-", "--jsonl", *ECHO).returncode == 0, named
 
 
 def test_a_spoken_question_that_is_cut_off_is_told(phi4mm_here: HereRun, tmp_path: Path) -> None:

@@ -320,6 +320,20 @@ def test_texts_together_are_one_request_under_their_names(tmp_path: Path) -> Non
     assert found.coverage.unit == "tokens"
 
 
+def test_names_tell_the_sources_apart(tmp_path: Path) -> None:
+    for folder in ("mon", "tue"):
+        (tmp_path / folder).mkdir()
+    for names, told in (
+        (("call.txt", "call.md"), ["call.txt", "call.md"]),
+        (("mon/call.txt", "tue/call.txt"), ["mon/call.txt", "tue/call.txt"]),
+        (("mon/call.txt", "mon/call.txt"), ["call"]),
+    ):
+        sources = [saved(tmp_path / name, name) for name in names]
+        _, rounds = fed(summarize.flow(sources, options()), lambda request: "A week.")
+        headings = [line[2:] for line in text_of(rounds[0][0]).split("\n") if line.startswith("# ")]
+        assert headings == told
+
+
 def test_parts_of_several_name_their_source(tmp_path: Path, recording: Callable[[float], Source]) -> None:
     words = " ".join(f"w{i}." for i in range(300))
     sources = [saved(tmp_path / "a.txt", words), saved(tmp_path / "b.txt", words), recording(1)]
@@ -556,6 +570,7 @@ def test_unsupported_points_are_a_matter_of_quality(phi4mm: Phi4mm, folder: Path
         (["talk.wav", "notes.md", "--together", "--style", "chapters"], 2, "--style chapters"),
         (["notes.md", "--style", "chapters"], 4, "this text has none"),
         (["notes.md", "--range", "0:10-"], 4, "--range is for recordings"),
+        (["notes.md", "--channel", "2"], 4, "--channel is for recordings"),
         (["broken.json"], 4, "not JSON"),
         (["missing.txt"], 4, "no such file"),
         (["empty.txt"], 4, "empty"),

@@ -352,9 +352,10 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(
 
 def test_a_part_of_a_text_is_refused(phi4mm: Phi4mm, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("Hello.\n", encoding="utf-8")
-    run = phi4mm("translate", "a.txt", "--to", "fr", "--range", "0:00-0:05", "--model", "no/such-model")
-    assert run.returncode == 4
-    assert "--range is for recordings" in run.stderr
+    for name, value in (("--range", "0:00-0:05"), ("--channel", "1")):
+        run = phi4mm("translate", "a.txt", "--to", "fr", name, value, "--model", "no/such-model")
+        assert run.returncode == 4
+        assert f"{name} is for recordings" in run.stderr
 
 
 def test_a_text_without_times_does_not_become_captions(phi4mm: Phi4mm, tmp_path: Path) -> None:

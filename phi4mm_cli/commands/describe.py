@@ -58,7 +58,9 @@ phi4mm describe clip.mp4 --scenes --sound --prompt "When does the door open?"
 class QuestionOptions:
     """What is asked, and about which pages and seconds. Raises UsageError where a value makes no sense."""
 
-    style: Annotated[Style, option("--style", help="What the description is like.")] = Style.SHORT
+    style: Annotated[
+        Style | None, option("--style", help="What the description is like.", show_default=Style.SHORT.value)
+    ] = None
     prompt: Annotated[str | None, option("--prompt", help="A question of your own, in place of a style.")] = None
     voice: Annotated[
         Path | None, option("--voice", help="A recording of the question, in place of one in writing.")
@@ -91,8 +93,20 @@ class QuestionOptions:
     def __post_init__(self) -> None:
         if self.prompt is not None and self.voice is not None:
             raise UsageError("--voice takes the place of --prompt", "Leave one out")
+        if self.style is not None and (self.prompt is not None or self.voice is not None):
+            name = "--prompt" if self.voice is None else "--voice"
+            raise UsageError(f"{name} takes the place of --style", "Leave one out")
         require_ranges(self, {"crops": (1, MOST_CROPS)})
         self.looking(VideoOptions())
+
+    def require_any(self, inputs: Sequence[Path], video: VideoOptions) -> None:
+        """Raise UsageError where no input that is named can be what an option chooses of: folders may hold all."""
+        suffixes = {path.suffix.lower() for path in inputs}
+        chosen = "--range" if self.range is not None else "--no-times" if not self.times else video.chosen
+        if chosen and suffixes <= DOCUMENT_SUFFIXES:
+            raise UsageError(f"{chosen} is for videos, and none is named", "Leave it out")
+        if self.pages is not None and suffixes <= VIDEO_SUFFIXES:
+            raise UsageError("--pages is for documents, and none is named", "Choose a part of a video with --range")
 
     def looking(self, video: VideoOptions) -> Looking:
         """What of an input is looked at. Raises UsageError."""
@@ -108,7 +122,7 @@ class QuestionOptions:
     def recorded(self, voice: Clip | None, schema: structured.Schema | None) -> dict[str, Any]:
         """What shapes the result, with what was read from the files that are named."""
         chosen = {
-            "style": self.style.value,
+            "style": (self.style or Style.SHORT).value,
             "prompt": self.prompt,
             "voice": None if voice is None else f"{self.voice} {voice.source.fingerprint}",
             "schema": None if schema is None else json.dumps(schema, ensure_ascii=False),
@@ -133,12 +147,23 @@ def command(
 ) -> None:
     """Describe pictures, pages and videos, or answer questions about them."""
     how = asked.looking(video)
+    if batch.files_from is None:
+        asked.require_any(inputs, video)
     schema = None if asked.schema is None else structured.read_schema(asked.schema)
     voice = None if asked.voice is None else _spoken(asked.voice)
 
     def prepare(profile: Profile, count: CountTokens) -> Callable[..., Flow[Body]]:
         options = Options(
-            profile.context, count, asked.style, asked.prompt, voice, schema, how, asked.times, asked.crops, sampling
+            profile.context,
+            count,
+            asked.style or Style.SHORT,
+            asked.prompt,
+            voice,
+            schema,
+            how,
+            asked.times,
+            asked.crops,
+            sampling,
         )
         return lambda *sources: flow(sources, options)
 

@@ -145,21 +145,20 @@ def command(
 
     recorded = {**asked.recorded(), **listening.recorded(), **video.recorded(), **sampling.recorded()}
     suffixes = VIDEO_SUFFIXES if video.given else AUDIO_SUFFIXES | VIDEO_SUFFIXES | texts.SUFFIXES
-    probe: Callable[[Path], float | None] = partial(_probe, wording.by_times, listening.range)
+    probe: Callable[[Path], float | None] = partial(_probe, wording.by_times, listening)
     if video.given:
         probe = partial(probe_video, how=looking)
     task = Task("summarize", suffixes, probe, prepare, recorded, tag=TAG)
     raise typer.Exit(run_files(task, inputs, batch, engine, output, log, asked.together))
 
 
-def _probe(by_times: bool, part: str | None, path: Path) -> float | None:
+def _probe(by_times: bool, listening: ListeningOptions, path: Path) -> float | None:
     """The length of a recording in seconds, where its header tells. Raises InputError for what cannot be read."""
     media.source(path)
     if not texts.is_text(path):
         return hearing.probe(path)
     passages = texts.read(path)
-    if part is not None:
-        raise InputError("--range is for recordings, and this is a text", "Leave it out, or cut the text first")
+    listening.require_recording()
     if by_times and any(passage.start is None for passage in passages):
         message = "chapters need times, and this text has none"
         raise InputError(message, "Give the recording, its subtitles, or its transcript in JSON")

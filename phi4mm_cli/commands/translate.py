@@ -82,7 +82,7 @@ def command(
     task = Task(
         "translate",
         suffixes=AUDIO_SUFFIXES | VIDEO_SUFFIXES | texts.SUFFIXES,
-        probe=partial(_probe, codes=(target, spoken), formats=output.formats(), part=listening.range),
+        probe=partial(_probe, codes=(target, spoken), formats=output.formats(), listening=listening),
         prepare=prepare,
         options=recorded,
         segments=partial(finished, to=target, source_language=spoken),
@@ -94,7 +94,9 @@ def command(
     raise typer.Exit(run_files(task, inputs, batch, engine, output, log))
 
 
-def _probe(path: Path, codes: Sequence[str | None], formats: Sequence[str], part: str | None) -> float | None:
+def _probe(
+    path: Path, codes: Sequence[str | None], formats: Sequence[str], listening: ListeningOptions
+) -> float | None:
     """The length of a recording in seconds, where its header tells.
 
     Raises InputError for what cannot be read, or not be written so, and UsageError where speech is not translated
@@ -108,8 +110,7 @@ def _probe(path: Path, codes: Sequence[str | None], formats: Sequence[str], part
             message = f"speech is not translated from or into {languages.TEXT[strange[0]]}, only text is"
             raise UsageError(message, f"Speech goes between {known}")
         return length
-    if part is not None:
-        raise InputError("--range is for recordings, and this is a text", "Leave it out, or cut the text first")
+    listening.require_recording()
     untimed = all(passage.start is None for passage in read(path).passages)
     if untimed and (timed := [format for format in formats if format in ("srt", "vtt", "tsv")]):
         raise InputError(f"it has no times, and so does not become {timed[0]}", "Its formats are txt, md and json")

@@ -111,7 +111,7 @@ def flow(sources: Sequence[Source], options: Options) -> Flow[Description]:
     return Description(
         text=text,
         style=options.name,
-        pictures=looking.seen(shown, len(sources) > 1),
+        pictures=looking.seen(shown, sources),
         coverage=looking.coverage(looks),
         answer=answer,
         warnings=(*warnings, *looking.scaled(shown), *_judged(result, answer)),

@@ -14,6 +14,7 @@ from phi4mm_cli.grounding import Evidence
 from phi4mm_cli.hearing import Listening
 from phi4mm_cli.material import Material
 from phi4mm_cli.outputs import Point, Summary, SummaryPart, Warning
+from phi4mm_cli.paths import telling_names
 from phi4mm_cli.schema import Source
 from phi4mm_cli.summaries import NOTHING, Condensed, Plan, Wording, condense
 
@@ -39,8 +40,9 @@ def flow(sources: Sequence[Source], options: Options) -> Flow[Summary]:
     wording, limits = options.wording, options.plan.limits
     with ExitStack() as files:
         materials: list[Material] = []
-        for source in sources:
-            one = yield from _material(source, len(sources) > 1, options, files)
+        names = telling_names([source.path for source in sources]) if len(sources) > 1 else [None]
+        for source, name in zip(sources, names, strict=True):
+            one = yield from _material(source, name, options, files)
             materials.append(one)
         evidence = Evidence([line for one in materials for line in one.lines])
         parts = material.parts(materials, limits, evidence.timed and (wording.grounded or wording.by_times))
@@ -64,14 +66,14 @@ def _seen(source: Source, wording: Wording, seeing: describe.Options) -> Flow[Su
     return Summary(found.text, wording.name, language, (), (part,), found.coverage, warnings)
 
 
-def _material(source: Source, together: bool, options: Options, files: ExitStack) -> Flow[Material]:
+def _material(source: Source, name: str | None, options: Options, files: ExitStack) -> Flow[Material]:
     """One input: a text, the sound of a recording, or where times are to be named what was said in it."""
     if texts.is_text(Path(source.path)):
-        return material.read(source, together, options.plan.limits.count)
+        return material.read(source, name, options.plan.limits.count)
     if options.wording.grounded or options.wording.by_times:
         transcript = yield from transcribe.flow(source, transcribe.Options(listening=options.listening))
-        return material.transcribed(source, transcript, together)
-    return material.heard(source, options.plan.limits, options.listening, files)
+        return material.transcribed(transcript, name)
+    return material.heard(source, options.plan.limits, options.listening, files, name)
 
 
 def _kind(sources: Sequence[Source], materials: Sequence[Material]) -> str:
