@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 import threading
@@ -11,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,7 +24,7 @@ from phi4mm_cli.journal.no_journal import NoJournal
 from phi4mm_cli.journal.pile import Pile
 from phi4mm_cli.journal.records import FOLDER, VERSION, Key, Order, Stamp, digest, file_name, line
 from phi4mm_cli.journal.results import Results
-from phi4mm_cli.journal.states import Mark, State, States
+from phi4mm_cli.journal.states import Mark, State, States, marked
 from phi4mm_cli.outputs import Document, reason_of
 from phi4mm_cli.schema import Request, Result, Source, to_json
 from phi4mm_cli.sharding import Shard
@@ -71,8 +69,8 @@ class Journal(NoJournal):
         self._past = States()
         self._in_hand: dict[int, _InHand] = {}  # by `id` of the work: two may have one key at a time
         self._known: dict[str, Result] = {}  # answers of all that is in hand, by key of the request
-        self._file: FileIO | None = None
-        self._begun = self._torn = False
+        self._lines = Pile(self._folder / f"journal{self._suffix}.jsonl")
+        self._begun = False
         self._writing = threading.Lock()
         self._held = ExitStack()
 
@@ -98,11 +96,8 @@ class Journal(NoJournal):
                     what, parts = f"{what}, shard {self._shard}", self._shard.count
                     opened.enter_context(lock.held(self._folder / f"lock{self._suffix}", what))
                 opened.enter_context(lock.held(self._folder / "lock", what, parts))
-                path = self._folder / f"journal{self._suffix}.jsonl"
-                self._file = opened.enter_context(path.open("a+b", buffering=0))
-                if self._file.tell():
-                    self._file.seek(-1, os.SEEK_END)
-                    self._torn = self._file.read() != b"\n"
+                self._lines.open()
+                opened.callback(self._lines.close)
                 self.read()
             except OSError as error:
                 raise UsageError(f"cannot write to {self._folder}: {error.strerror}", "Give another -o") from error
@@ -153,19 +148,13 @@ class Journal(NoJournal):
     def is_edited(self, output: str) -> bool:
         """Whether an output, by its name in the folder, is no longer as an earlier run has written it."""
         owner = self._past.owners.get(output)
-        if owner is None or owner.mark is None or (now := self._mark(output)) is None:
+        if owner is None or owner.mark is None or (now := marked(self._outputs / output)) is None:
             return False
         return owner.mark != now
 
     def _marks(self, outputs: Sequence[str], edited: Collection[str]) -> dict[str, Mark | None]:
-        return {name: self._past.owners[name].mark if name in edited else self._mark(name) for name in outputs}
-
-    def _mark(self, output: str) -> Mark | None:
-        try:
-            content = (self._outputs / output).read_bytes()
-        except OSError:
-            return None
-        return Mark(len(content), hashlib.blake2b(content, digest_size=8).hexdigest())
+        owners = self._past.owners
+        return {name: owners[name].mark if name in edited else marked(self._outputs / name) for name in outputs}
 
     def _state(self, key: Key) -> State | None:
         state = self._past.of.get(key)
@@ -307,12 +296,8 @@ class Journal(NoJournal):
     def _note(self, event: str, **fields: Any) -> None:
         noted = {"event": event, "at": round(time.time(), 3), **fields}
         with self._writing, self._needing_room():
-            assert self._file is not None
-            rest = b"\n" * self._torn + (b"" if self._begun else line(self._run())) + line(noted)
-            self._torn = True
-            while rest:
-                rest = rest[self._file.write(rest) :]
-            self._begun, self._torn = True, False
+            self._lines.add((b"" if self._begun else line(self._run())) + line(noted))
+            self._begun = True
 
     @contextmanager
     def _needing_room(self) -> Iterator[None]:

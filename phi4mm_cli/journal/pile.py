@@ -1,4 +1,4 @@
-"""What is kept of many short inputs in one file: a file for each would take longer to make than the work itself."""
+"""Lines of JSON in one file, whole or not there: journals, and what is kept of many short inputs."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Pile:
         self.path = path  # there need be nothing
         self._file: FileIO | None = None
         self._end = 0  # of it, while it is open: nobody else adds to it, and asking lets other threads in
+        self._torn = False  # the last line has no end
 
     @property
     def size(self) -> int:
@@ -29,17 +30,25 @@ class Pile:
         """Whether something has been added."""
         return self._file is not None
 
+    def open(self) -> None:
+        """Make ready to add. Raises OSError."""
+        self._file = self.path.open("a+b", buffering=0)
+        self._end = self._file.tell()
+        if self._end:
+            self._file.seek(-1, os.SEEK_END)
+            self._torn = self._file.read() != b"\n"
+
     def add(self, text: bytes) -> int:
-        """Put a line on top, and tell where it begins. Raises OSError."""
+        """Put lines on top, and tell where they begin. Raises OSError."""
         if self._file is None:
-            self._file = self.path.open("ab", buffering=0)
-            self._end = self._file.tell()
-            if self._end:
-                self._end += self._file.write(b"\n")  # ends a line that is torn; an empty one is passed over
-        place = self._end
-        while text:
-            count = self._file.write(text)
-            text, self._end = text[count:], self._end + count
+            self.open()
+        assert self._file is not None
+        place, rest = self._end + self._torn, b"\n" * self._torn + text
+        self._torn = True
+        while rest:
+            count = self._file.write(rest)
+            rest, self._end = rest[count:], self._end + count
+        self._torn = False
         return place
 
     def lines(self) -> Iterator[tuple[int, int, Mapping[str, Any]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,15 @@ class Mark:
 
     size: int  # bytes
     hash: str  # hex BLAKE2b of 8 bytes
+
+
+def marked(path: Path) -> Mark | None:
+    """That of an output as it is now; None where it cannot be read."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    return Mark(len(content), hashlib.blake2b(content, digest_size=8).hexdigest())
 
 
 @dataclass(frozen=True, slots=True)
