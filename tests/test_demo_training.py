@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from difflib import SequenceMatcher
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -13,7 +14,7 @@ from tokenizers import Tokenizer
 
 from phi4mm_cli.demo.training import architecture, export, loop, parts
 from phi4mm_cli.demo.training.examples import Encoder
-from phi4mm_cli.demo.training.looking import BEFORE, WORD, Labeller
+from phi4mm_cli.demo.training.looking import BEFORE, LINE, WORD, Labeller
 from phi4mm_cli.demo.training.seeing import Shown, example, pointers
 from phi4mm_cli.demo.world import documents, pictures, prompts, scenes
 from phi4mm_cli.demo.world.conversations import answer, user
@@ -59,6 +60,21 @@ def test_each_word_of_a_picture_has_the_one_that_is_told_before_it() -> None:
     scene = scenes.scene(rng)
     told = [word for item in scene for word in (item.tint, item.shape)]
     assert sorted(held(pictures.draw_scene(scene, rng))) == sorted(zip(["", *told], told, strict=False))
+
+
+def test_each_word_of_a_page_has_its_line() -> None:
+    rng, writer = random.Random(8), Encoder(Tokenizer.from_file(str(DEMO_FOLDER / "tokenizer.json")))
+    for text in (*(draw(rng) for draw in (documents.page, documents.receipt, documents.table) for _ in range(4)),):
+        seen = Labeller(writer).see(pictures.draw_text(text, rng))
+        labels = seen.labels[: seen.used[0] * (seen.used[1] + 1)]
+        lines: dict[int, str] = {}
+        for token, number in labels[labels[:, WORD] > 0][:, [WORD, LINE]].tolist():
+            lines[number] = lines.get(number, "") + writer.tokenizer.decode([token]).strip()
+        told = [line for line in text.split("\n") if not line.startswith("| ---")]
+        assert list(lines) == [*range(1, len(told) + 1)]
+        for written, line in zip(lines.values(), told, strict=True):
+            ratios = [SequenceMatcher(None, written, "".join(re.findall(r"[\w.']+", other))).ratio() for other in told]
+            assert told[ratios.index(max(ratios))] == line
 
 
 def test_the_base_model_that_ships_is_what_adapters_are_trained_on(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import random
 import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +23,10 @@ LETTERS = string.digits + string.ascii_letters + string.punctuation
 LETTERS_PER_POSITION = 4
 # What a label holds: shape, tint, four letters from left to right, token id of the word; where there is a shape, the
 # row and the column in the crop, which of the picture's shapes it is, and which of nine places it stands at, all from
-# 1; and where there is a word, the token id of what is told before it, 0 where it is the first.
-SHAPE, TINT, LETTER, WORD, ROW, COLUMN, ITEM, SPOT, BEFORE, LABELS = 0, 1, 2, 6, 7, 8, 9, 10, 11, 12
+# 1; and where there is a word, the token id of what is told before it, 0 where it is the first, and, of writing, the
+# line of the page, from 1.
+SHAPE, TINT, LETTER, WORD, ROW, COLUMN, ITEM, SPOT, BEFORE, LINE, LABELS = 0, 1, 2, 6, 7, 8, 9, 10, 11, 12, 13
+MOST_LINES = 12
 SHAPES = (*scenes.SHAPES, "bar")
 STRIP_ROWS = 4
 STRIPS_SHARE = 0.7  # of the batches
@@ -95,15 +98,16 @@ class Labeller:
     def _grid(self, marks: Sequence[Mark], rows: int, columns: int, across: float, down: float) -> Tensor:
         """(rows, columns, LABELS)."""
         grid = torch.zeros(rows, columns, LABELS, dtype=torch.long)
-        before = 0
+        before, line, reached = 0, 0, inf
         for number, mark in enumerate(marks):
             left, top, right, bottom = (
                 edge * factor / CELL for edge, factor in zip(mark.box, (across, down, across, down), strict=True)
             )
             if mark.kind == "text":
                 row = int((top + bottom) / 2)
+                line, reached = line + (left <= reached), left
                 if row < rows and min(across, down) >= SMALLEST:
-                    self._write(grid[row], mark, _columns(mark, across), before)
+                    self._write(grid[row], mark, _columns(mark, across), before, min(line, MOST_LINES))
                 before = self._pieces(mark.text)[-1][0]
                 continue
             lines = slice(_within(top, rows), max(_within(bottom, rows), _within(top, rows) + 1))
@@ -129,7 +133,7 @@ class Labeller:
                 grid[(*middle, BEFORE)], before = before, self._names[shape]
         return grid
 
-    def _write(self, row: Tensor, mark: Mark, edges: Sequence[float], before: int) -> None:
+    def _write(self, row: Tensor, mark: Mark, edges: Sequence[float], before: int, line: int) -> None:
         """A word's letters and tokens into its row of positions, (columns, LABELS), `before` being the last token."""
         for letter, begin, end in zip(mark.text, edges, edges[1:], strict=False):
             first, last = (round(LETTERS_PER_POSITION * edge) for edge in (begin, end))
@@ -139,7 +143,7 @@ class Labeller:
         for token, begin_at, end_at in self._pieces(mark.text):
             first, last = (round(edges[at] - 0.5) if at else round(edges[0] - 0.5) for at in (begin_at, end_at))
             own = slice(max(first, 0), max(last, first + 1))
-            row[own, WORD], row[own, BEFORE], before = token, before, token
+            row[own, WORD], row[own, BEFORE], row[own, LINE], before = token, before, line, token
 
     def _pieces(self, word: str) -> list[tuple[int, int, int]]:
         """The tokens of a word, each with the first letter of the word that is its own and the first that is not."""

@@ -24,13 +24,13 @@ from phi4mm_cli.model.features import audio_tokens
 from phi4mm_cli.schema import Message
 
 SHARES = {
-    "describe": 0.16,
-    "question": 0.18,
-    "difference": 0.20,
+    "describe": 0.12,
+    "question": 0.12,
+    "difference": 0.08,
     "bars": 0.03,
-    "motion": 0.02,
-    "spoken": 0.13,
-    "read": 0.28,
+    "motion": 0.03,
+    "spoken": 0.20,
+    "read": 0.42,
 }
 BEYOND_SHARE, BEYOND_FROM = 0.1, 0.5  # batches of more than 4,096 tokens, in the later part
 BEYOND_SIZE = 1700  # pixels to a side

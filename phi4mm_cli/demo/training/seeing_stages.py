@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from phi4mm_cli.demo.world import scenes
 from phi4mm_cli.model import vision
 from phi4mm_cli.model.encoder import encode
 
-COMPARISONS = 32  # in writing, beside each batch
+COMPARISONS = 8  # in writing, beside each batch
 
 
 def look(rank: int, settings: Settings) -> loop.Stage:
@@ -84,6 +85,8 @@ def see(rank: int, settings: Settings) -> loop.Stage:
         architecture.begin_adapter(network, "vision", "speech", load_file(settings.state("speech")))
     places = nn.Linear(network.config.hidden_size, len(scenes.SPOTS) + 1)
     named |= {f"places.{name}": parameter for name, parameter in places.named_parameters()}
+    lines = nn.Linear(network.config.hidden_size, looking.MOST_LINES + 1)
+    named |= {f"lines.{name}": parameter for name, parameter in lines.named_parameters()}
     before = nn.Linear(network.config.hidden_size, network.config.hidden_size)
     named |= {f"before.{name}": parameter for name, parameter in before.named_parameters()}
     named |= {f"audio_projection.{n}": p for n, p in audio.named_parameters() if "_for_vision_speech" in n}
@@ -117,7 +120,8 @@ def see(rank: int, settings: Settings) -> loop.Stage:
         told, _ = guiding.guide_loss(network, [-rows for rows in spoken], [clip.words for clip in clips])
         # Where a shape stands is to be known there by the layer that looks for it, and what is told before a word.
         labels = torch.cat([picture.labels for picture in seen])
-        met = pointing.met[batch.ids == writer.special["<|image|>"]]
+        shown_at = batch.ids == writer.special["<|image|>"]
+        met = pointing.met[shown_at]
         words = labels[:, looking.WORD] > 0
         chained, figures["chained"] = guiding.word_loss(network, before(met[words]), labels[words, looking.BEFORE])
         there = labels[:, looking.SPOT] > 0
@@ -126,8 +130,34 @@ def see(rank: int, settings: Settings) -> loop.Stage:
             guessed = places(met[there])
             placed = nn.functional.cross_entropy(guessed, labels[there, looking.SPOT])
             figures["placed"] = float((guessed.detach().argmax(-1) == labels[there, looking.SPOT]).float().mean())
+        # Of writing, the line is to be known where a word stands, and where the next one is looked for.
+        held = torch.zeros_like(batch.ids).masked_scatter(shown_at, labels[:, looking.LINE])
+        lined, figures["sought"] = _line_loss(lines, pointing.met, held, wanted)
         figures |= {"guided": right, "compared": practised["exact"], "pointed": float(pointed.detach())}
-        total = total + guide + compared + 0.3 * (told + pointed + placed + chained)
+        total = total + guide + compared + 0.3 * (told + pointed + placed + chained + lined)
         return total, figures
 
     return loop.Stage(named, batches, loss, steps, 8e-4, settings.state(), settings.minutes)
+
+
+def _line_loss(
+    head: nn.Module, met: Tensor, held: Tensor, wanted: Sequence[Sequence[guiding.Pointer]]
+) -> tuple[Tensor, float]:
+    """Cross-entropies of the lines of a page, read from hidden states, (rows, tokens, width).
+
+    Of those `held` where words stand, (rows, tokens), 0 for none, and of those where an answer looks for its next word;
+    the second value is the share of the latter that is right.
+    """
+    sought = [
+        (row, asking, int(held[row, places[0]]))
+        for row, pointers in enumerate(wanted)
+        for asking, places in pointers
+        if held[row, places[0]]
+    ]
+    if not sought:
+        return torch.zeros(()), 1.0
+    rows, asking, numbers = torch.tensor(sought).T
+    guessed, standing = head(met[rows, asking]), held > 0
+    right = float((guessed.detach().argmax(-1) == numbers).float().mean())
+    loss = nn.functional.cross_entropy(guessed, numbers)
+    return loss + nn.functional.cross_entropy(head(met[standing]), held[standing]), right
