@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from phi4mm_cli.demo.training import architecture, export, loop, parts
 from phi4mm_cli.demo.training.examples import Encoder
 from phi4mm_cli.demo.training.looking import BEFORE, LINE, WORD, Labeller
-from phi4mm_cli.demo.training.seeing import Shown, example, pointers
+from phi4mm_cli.demo.training.seeing import Shown, example, lines, pointers
 from phi4mm_cli.demo.world import documents, pictures, prompts, scenes
 from phi4mm_cli.demo.world.conversations import answer, user
 from phi4mm_cli.demo.world.pictures import Drawing
@@ -67,14 +67,31 @@ def test_each_word_of_a_page_has_its_line() -> None:
     for text in (*(draw(rng) for draw in (documents.page, documents.receipt, documents.table) for _ in range(4)),):
         seen = Labeller(writer).see(pictures.draw_text(text, rng))
         labels = seen.labels[: seen.used[0] * (seen.used[1] + 1)]
-        lines: dict[int, str] = {}
+        read: dict[int, str] = {}
         for token, number in labels[labels[:, WORD] > 0][:, [WORD, LINE]].tolist():
-            lines[number] = lines.get(number, "") + writer.tokenizer.decode([token]).strip()
+            read[number] = read.get(number, "") + writer.tokenizer.decode([token]).strip()
         told = [line for line in text.split("\n") if not line.startswith("| ---")]
-        assert list(lines) == [*range(1, len(told) + 1)]
-        for written, line in zip(lines.values(), told, strict=True):
+        assert list(read) == [*range(1, len(told) + 1)]
+        for written, line in zip(read.values(), told, strict=True):
             ratios = [SequenceMatcher(None, written, "".join(re.findall(r"[\w.']+", other))).ratio() for other in told]
             assert told[ratios.index(max(ratios))] == line
+
+
+def test_each_token_of_an_answer_has_the_line_that_comes_next() -> None:
+    rng, writer = random.Random(9), Encoder(Tokenizer.from_file(str(DEMO_FOLDER / "tokenizer.json")))
+    for draw in (documents.page, documents.receipt):
+        text = draw(rng)
+        seen = Labeller(writer).see(pictures.draw_text(text, rng))
+        shown = Shown((seen,), None, (user(prompts.READ), answer(text)))
+        ids = torch.tensor(example(writer, shown).ids)
+        held = torch.zeros_like(ids)
+        held[ids == writer.special["<|image|>"]] = seen.labels[:, LINE]
+        begin = int((ids == writer.special["<|assistant|>"]).nonzero()[0]) + 1
+        found = [*lines(writer, ids, held, pointers(writer, shown, ids))]
+        assert [token for token, _ in found] == [*range(found[0][0], len(ids) - 1)]
+        assert found[-1] == (len(ids) - 2, 0)
+        for token, line in found[:-1]:
+            assert line == 1 + writer.tokenizer.decode(ids[begin : token + 2].tolist()).count("\n")
 
 
 def test_the_base_model_that_ships_is_what_adapters_are_trained_on(tmp_path: Path) -> None:

@@ -276,6 +276,21 @@ def pointers(writer: Encoder, shown: Shown, ids: Tensor) -> list[Pointer]:
     return found
 
 
+def lines(writer: Encoder, ids: Tensor, held: Tensor, pointers: Sequence[Pointer]) -> Iterator[tuple[int, int]]:
+    """For each token of an answer that gives a page again, the line of the next word, 0 behind the last.
+
+    `held` has the lines of the words that stand at the positions of the page, 0 elsewhere.
+    """
+    begin = 0
+    for asking, places in pointers:
+        if line := int(held[places[0]]):
+            yield from ((token, line) for token in range(begin or asking, asking + 1))
+            begin = asking + 1
+    if begin:
+        end = begin + int((ids[begin:] == writer.special["<|end|>"]).nonzero()[0])
+        yield from ((token, 0) for token in range(begin, end))
+
+
 def _read(seen: Seen, reply: str, first: int) -> dict[int, range]:
     """The positions of each letter of a page, the first of whose positions is `first`."""
     places, at = {}, 0

@@ -132,7 +132,12 @@ def see(rank: int, settings: Settings) -> loop.Stage:
             figures["placed"] = float((guessed.detach().argmax(-1) == labels[there, looking.SPOT]).float().mean())
         # Of writing, the line is to be known where a word stands, and where the next one is looked for.
         held = torch.zeros_like(batch.ids).masked_scatter(shown_at, labels[:, looking.LINE])
-        lined, figures["sought"] = _line_loss(lines, pointing.met, held, wanted)
+        sought = [
+            (row, asking, line)
+            for row, pointers in enumerate(wanted)
+            for asking, line in seeing.lines(writer, batch.ids[row], held[row], pointers)
+        ]
+        lined, figures["sought"] = _line_loss(lines, pointing.met, held, sought)
         figures |= {"guided": right, "compared": practised["exact"], "pointed": float(pointed.detach())}
         total = total + guide + compared + 0.3 * (told + pointed + placed + chained + lined)
         return total, figures
@@ -141,19 +146,13 @@ def see(rank: int, settings: Settings) -> loop.Stage:
 
 
 def _line_loss(
-    head: nn.Module, met: Tensor, held: Tensor, wanted: Sequence[Sequence[guiding.Pointer]]
+    head: nn.Module, met: Tensor, held: Tensor, sought: Sequence[tuple[int, int, int]]
 ) -> tuple[Tensor, float]:
     """Cross-entropies of the lines of a page, read from hidden states, (rows, tokens, width).
 
-    Of those `held` where words stand, (rows, tokens), 0 for none, and of those where an answer looks for its next word;
-    the second value is the share of the latter that is right.
+    Of those `held` where words stand, (rows, tokens), 0 for none, and of those `sought`: row, token and line; the
+    second value is the share of the latter that is right.
     """
-    sought = [
-        (row, asking, int(held[row, places[0]]))
-        for row, pointers in enumerate(wanted)
-        for asking, places in pointers
-        if held[row, places[0]]
-    ]
     if not sought:
         return torch.zeros(()), 1.0
     rows, asking, numbers = torch.tensor(sought).T
