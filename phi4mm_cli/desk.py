@@ -114,7 +114,7 @@ class Desk:
         todo = [_Todo(str(work.path), work, partial(self._begin, work, length)) for work, length in lengths.items()]
         named = {one.name: lengths[one.work] for one in todo}
         title = todo[0].work.label if len(todo) == 1 else self.task.command
-        with display(named, title, loading.quiet, live, self.report.troubles) as bar:
+        with display(named, title, loading.quiet, live, self.report.troubles, spans=self.task.spans) as bar:
             return self._run(todo, engine, loading, bar)
 
     def work_as_named(
@@ -122,7 +122,9 @@ class Desk:
     ) -> ExitCode | None:
         """... on what is found, as it is found: all that may be wrong with it is its own failure."""
         claims = files.Claims(self.plan.folder) if self.plan.folder is not None else None
-        with display({}, self.task.command, loading.quiet, None, self.report.troubles, grows=True) as bar:
+        with display(
+            {}, self.task.command, loading.quiet, None, self.report.troubles, True, spans=self.task.spans
+        ) as bar:
             return self._run(self._as_named(found, claims, overwrite, loading, bar), engine, loading, bar)
 
     def _as_named(

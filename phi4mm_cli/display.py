@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
-from phi4mm_cli import console
+from phi4mm_cli import console, ranges
 from phi4mm_cli.jobs import Job
 from phi4mm_cli.outputs import Segment
 from phi4mm_cli.schema import Request, Result
@@ -57,8 +57,10 @@ class Display:
         tally: Tally,
         grows: bool,
         starts: bool,
+        spans: tuple[ranges.Span, ...],
     ) -> None:
         self._progress, self._is_said, self._live, self._tally = progress, is_said, live, tally
+        self._spans = spans  # of recordings, that are heard
         self._grows = grows  # more may be expected at any time
         self._starts = starts  # something has to be loaded before there can be an answer
         self._title = title if len(title) <= WIDEST_TITLE else f"{title[: WIDEST_TITLE - 1]}…"
@@ -98,7 +100,8 @@ class Display:
         if request.pictures:
             self._in_pages = True
             one.pages.update(picture.page for picture in request.pictures)
-        reached = max((clip.end for clip in request.clips), default=float(len(one.pages)))
+        ends = [ranges.covered(self._spans, clip.end) for clip in request.clips]
+        reached = max(ends, default=float(len(one.pages)))
         self._reached += max(0.0, reached - one.reached)
         one.reached = max(one.reached, reached)
         self._answers += 1
@@ -208,6 +211,7 @@ def display(
     tally: Tally = lambda: "",
     grows: bool = False,
     starts: bool = True,
+    spans: tuple[ranges.Span, ...] = ranges.WHOLE,
 ) -> Iterator[Display]:
     """A `Display` of jobs by name with their lengths in seconds or pages, under a title.
 
@@ -216,7 +220,7 @@ def display(
     """
     on_terminal = console.on_terminal() and not quiet
     with console.progress() if on_terminal else nullcontext() as progress:
-        shown = Display(progress, not (quiet or on_terminal), title, live, tally, grows, starts)
+        shown = Display(progress, not (quiet or on_terminal), title, live, tally, grows, starts, spans)
         for name, length in lengths.items():
             shown.expect(name, length)
         yield shown

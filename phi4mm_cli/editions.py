@@ -154,7 +154,8 @@ def _write_table(document: Document, file: TextIO) -> None:
     file.write("start\tend\ttext\tsource_text\n")
     for part in _translation(document).segments:
         times = f"{round((part.start or 0.0) * 1000)}\t{round((part.end or 0.0) * 1000)}"
-        file.write(f"{times}\t{part.text}\t{part.source_text or ''}\n")
+        texts = (" ".join(text.split()) for text in (part.text, part.source_text or ""))
+        file.write("\t".join((times, *texts)) + "\n")
 
 
 _PAIRS: dict[str, Writer] = {"txt": _write_pairs, "md": _write_paragraphs, "tsv": _write_table}

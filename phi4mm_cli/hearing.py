@@ -115,6 +115,8 @@ def hear_and(
             chunks = speech.chunks(recording, how.longest_chunk, how.vad)
             gather = Gather(part(listener, chunk.later(recording.start)) for chunk in chunks)
             yield gather
+        if not heard:
+            warnings += track_warnings(recording)
         heard.append(recording)
         parts += gather.values
         warnings += input_warnings(recording)
@@ -175,13 +177,25 @@ def wanted(recording: Recording, end: float) -> float:
 
 
 def input_warnings(recording: Recording) -> Iterator[Warning]:
-    """What is wrong with a recording that has been decoded to its end."""
+    """What is to be said of a recording that has been decoded to its end."""
     if recording.truncated:
         yield Warning("truncated_input", recording.truncated, "what could be read was used", start=recording.end)
 
 
-def probe(path: Path) -> float | None:
-    """The length of a recording in seconds, where its header tells. Raises InputError where it is none."""
+def track_warnings(recording: Recording) -> Iterator[Warning]:
+    """That others of its sound tracks were not heard."""
+    track, count = recording.tracks
+    if count > 1:
+        yield Warning("one_track", f"it has {count} sound tracks", f"track {track} alone was heard")
+
+
+def probe(path: Path, asked: ListeningOptions) -> float | None:
+    """How many seconds of a recording are to be heard, where its header tells.
+
+    Raises InputError where it is none, or has not what is asked for.
+    """
     from phi4mm_cli.media import audio
 
-    return audio.probe(path).seconds
+    info, spans = audio.probe(path), asked.spans()
+    audio.require(info, asked.channel, spans[-1][0])
+    return None if info.seconds is None else ranges.covered(spans, info.seconds) or None

@@ -36,6 +36,7 @@ class Material:
 
     name: str | None  # where there are several
     coverage: Coverage
+    end: float | None = None  # seconds, of a recording by what was said in it
     clips: tuple[Clip, ...] = ()
     lines: tuple[Line, ...] = ()
     warnings: tuple[Warning, ...] = ()
@@ -62,7 +63,7 @@ def heard(source: Source, limits: Limits, how: Listening, files: ExitStack, name
     clips: list[Clip] = []
     warnings: list[Warning] = []
     total = read = voiced = 0.0
-    for span in how.spans:
+    for number, span in enumerate(how.spans):
         recording = files.enter_context(audio.open_recording(source, how.channel, span))
         found = speech.chunks(recording, min(LONGEST_CUT, limits.seconds), how.vad)
         chunks = [chunk.later(recording.start) for chunk in found]
@@ -73,22 +74,23 @@ def heard(source: Source, limits: Limits, how: Listening, files: ExitStack, name
         clips += (Clip(source, start, end, how.channel) for start, end in whole)
         total, read = total + hearing.wanted(recording, span[1]), read + recording.seconds
         voiced += sum(region.end - region.start for chunk in chunks for region in chunk.speech)
+        warnings += hearing.track_warnings(recording) if number == 0 else ()
         warnings += hearing.input_warnings(recording)
     coverage = Coverage("seconds", total, read, voiced if how.vad else None)
-    return Material(name, coverage, tuple(clips), (), tuple(warnings))
+    return Material(name, coverage, None, tuple(clips), (), tuple(warnings))
 
 
-def transcribed(transcript: Transcript, name: str | None) -> Material:
-    """A recording by what was said in it."""
+def transcribed(transcript: Transcript, name: str | None, end: float) -> Material:
+    """A recording by what was said in it, heard up to `end` seconds."""
     passages = tuple(Passage(segment.text, segment.start, segment.end) for segment in transcript.segments)
-    return Material(name, transcript.coverage, (), _lines(passages, name), transcript.warnings)
+    return Material(name, transcript.coverage, end, (), _lines(passages, name), transcript.warnings)
 
 
 def read(source: Source, name: str | None, count: Callable[[str], int]) -> Material:
     """A file of text. Raises InputError."""
     passages = texts.read(Path(source.path))
     tokens = sum(count(passage.text) for passage in passages)
-    return Material(name, Coverage("tokens", tokens, tokens), (), _lines(passages, name))
+    return Material(name, Coverage("tokens", tokens, tokens), lines=_lines(passages, name))
 
 
 def _lines(passages: Sequence[Passage], name: str | None) -> tuple[Line, ...]:

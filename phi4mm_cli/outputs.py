@@ -34,6 +34,7 @@ WarningCode = Literal[
     "blank_page",  # nothing is on the page
     "scaled_pictures",  # pictures were shown smaller than alone, or far smaller than they are
     "fewer_frames",  # of a video, fewer frames were shown than were asked for
+    "one_track",  # the file has several sound tracks, of which one was heard
     "no_sound",  # the sound of a video was to be heard, and it has none
 ]
 
@@ -58,7 +59,7 @@ class Warning:
     @property
     def counts(self) -> bool:
         """Whether it stands against this very result."""
-        return not (self.healed or self.is_of_the_engine)
+        return not (self.healed or self.is_of_the_engine or self.code == "one_track")
 
 
 Unit = Literal["seconds", "tokens", "pages"]

@@ -17,11 +17,23 @@ ADVICE = "Write it as 10:00-20:00, 90s-1:02:03.5, 10:00- or -5:00; several with 
 
 
 def parse(text: str) -> tuple[Span, ...]:
-    """The parts that `text` names, in its order. Raises UsageError where it names none, or they are out of order."""
+    """The parts that `text` names, those that touch as one.
+
+    Raises UsageError where it names none, or they are out of order.
+    """
     spans = tuple(_span(part.strip()) for part in text.split(","))
     if any(after[0] < before[1] for before, after in pairwise(spans)):
         raise UsageError(f"the ranges of '{text}' overlap, or are not in order", "Give each part once, first to last")
-    return spans
+    joined: list[Span] = []
+    for start, end in spans:
+        begin = joined.pop()[0] if joined and joined[-1][1] == start else start
+        joined.append((begin, end))
+    return tuple(joined)
+
+
+def covered(spans: tuple[Span, ...], until: float) -> float:
+    """Seconds of the spans that are before `until`, in seconds."""
+    return sum(max(0.0, min(end, until) - start) for start, end in spans)
 
 
 def _span(text: str) -> Span:

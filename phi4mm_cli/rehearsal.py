@@ -82,14 +82,15 @@ def _told(desk: Desk, work: Work, claims: Claims | None, overwrite: bool, total:
     if folder is None:
         names = "to stdout" if desk.plan.lines is None else files.label_of(desk.plan.lines)
     else:
-        total.outputs += len(forms)
         names = ", ".join(files.label_of(files.target_of(work, folder, form)) for form in forms)
     if desk.journal.kept(work) is not None:
         total.kept += 1
+        total.outputs += len(forms) * (folder is not None)
         return "", f"{names}, from the kept result"
     lengths = [desk.task.probe(file.path) for file in work.inputs if file.path != STDIN]
     known = [length for length in lengths if length is not None]
     total.todo += 1
+    total.outputs += len(forms) * (folder is not None)
     total.length += sum(known)
     is_known = len(known) == len(work.inputs)
     total.unknown += not is_known

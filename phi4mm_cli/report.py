@@ -40,7 +40,7 @@ class Report:
         label, body = document.source, document.body
         usage, seconds = document.usage, document.timings.total
         cost = f"{usage.calls} calls, {usage.prompt_tokens} + {usage.completion_tokens} tokens"
-        if (speech := body.coverage.speech) is not None and not speech and not body.warnings:
+        if (speech := body.coverage.speech) is not None and not speech and not any(one.counts for one in body.warnings):
             console.say(f"{label}: there is no speech in it (--no-vad has all of it heard)", shown=not self._log.quiet)
         console.say(f"{label}: {read_of(body)} in {seconds:.1f} s, {cost}", shown=self._log.verbose)
         for warning, pages in _by_page(warnings):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from phi4mm_cli import writers
+from phi4mm_cli import ranges, writers
 from phi4mm_cli.captions.presets import PresetName
 from phi4mm_cli.files import Work
 from phi4mm_cli.flow import Flow
@@ -68,6 +68,7 @@ class Task:
     prepare: Prepare  # the flow, once it is known what the model can do
     options: Mapping[str, str | int | float | bool | None]  # what is recorded of the options in each result
     unit: Unit = "seconds"  # of the lengths that `probe` tells
+    spans: tuple[ranges.Span, ...] = ranges.WHOLE  # of recordings, that are heard
     segments: SegmentsOf | None = None  # of what a flow in its Gather returns, to be shown while others run
     tag: str | None = None  # stands in the names of the outputs before the extension, as in talk.fr.srt
     replaced_tags: Collection[str] = ()  # of inputs, whose place it takes: talk.en.srt becomes talk.fr.srt

@@ -82,6 +82,20 @@ def add_video(container: av.container.OutputContainer, seconds: float) -> None:
     container.mux(stream.encode(None))
 
 
+def in_tracks(path: Path, *recordings: Path) -> Path:
+    """The sound of the recordings, each in a track of its own."""
+    with av.open(str(path), "w") as container:
+        opened = [av.open(str(recording)) for recording in recordings]
+        streams = [container.add_stream_from_template(one.streams.audio[0]) for one in opened]
+        for one, stream in zip(opened, streams, strict=True):
+            for packet in one.demux(audio=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    container.mux(packet)
+            one.close()
+    return path
+
+
 def write(path: Path, samples: Samples, rate: int, form: str, subtype: str) -> Path:
     """`samples` (samples,) or (samples, channels) in a format of soundfile's, in blocks, which its coders need."""
     channels = 1 if samples.ndim == 1 else samples.shape[1]

@@ -175,6 +175,16 @@ def test_streams_of_bare_frames(tmp_path: Path) -> None:
         assert onsets(samples, rate) == pytest.approx(np.add(CLICKS, delay), abs=0.004)
 
 
+def test_bare_frames_whose_rate_rises_on_the_way(tmp_path: Path) -> None:
+    """Their times are counted at the first rate, and say nothing of gaps."""
+    first = encode(tmp_path / "a.aac", clicks(16000), 16000, "aac", form="adts")
+    then = encode(tmp_path / "b.aac", clicks(44100), 44100, "aac", form="adts")
+    (tmp_path / "ab.aac").write_bytes(first.read_bytes() + then.read_bytes())
+    samples, rate, _ = decode(tmp_path / "ab.aac")
+    assert len(samples) / rate == pytest.approx(20.0, abs=0.2)
+    assert onsets(samples, rate) == pytest.approx([*CLICKS, *np.add(CLICKS, 10.0)], abs=0.2)
+
+
 @pytest.mark.parametrize(
     ("name", "codec"), [("a.mp4", "aac"), ("a.mkv", "aac"), ("a.ts", "aac"), ("a.webm", "libopus")]
 )

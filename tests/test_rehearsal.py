@@ -59,6 +59,19 @@ def test_every_clash_is_told(phi4mm: Phi4mm) -> None:
     assert reasons[2] == "other.txt"
 
 
+def test_what_is_heard_of_recordings(phi4mm: Phi4mm) -> None:
+    run = phi4mm("transcribe", "a", "other.wav", "--range", "0:01-0:02.5,0:50-", "-n", *ECHO, "-o", "out")
+    assert [line[1:] for line in told(run.stdout)] == [
+        ["", "error: it ends at 0:02.0, before the range begins. Give another --range."],
+        ["0:12", "out/other.txt"],
+    ]
+    assert run.stderr.splitlines()[:2] == [
+        "phi4mm: 1 to do, 1 not possible; 0:12 in all",
+        "phi4mm: up to 1 outputs in out",
+    ]
+    assert "no channel 2" in phi4mm("transcribe", "other.wav", "--channel", "2", "-n", *ECHO).stdout
+
+
 def test_pages_and_models(phi4mm: Phi4mm) -> None:
     write_scans(Path("scan.pdf"), [noise(64, 64)] * 3)
     run = phi4mm("ocr", "scan.pdf", "-n", "--model", "demo")

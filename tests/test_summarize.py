@@ -452,6 +452,17 @@ def test_chapters_begin_where_something_is_said(tmp_path: Path) -> None:
     assert found.text.splitlines()[3:] == ["Out of order [unsupported]", "Beyond the end [unsupported]"]
 
 
+def test_the_last_chapter_ends_with_what_was_heard(recording: Callable[[float], Source]) -> None:
+    wanted = options(Wording(Style.CHAPTERS))
+    listening = replace(wanted.listening, spans=((10.0, 40.0),))
+
+    def model(request: Request) -> str:
+        return "Bob likes coffee." if request.clips else "[0:10] Coffee"
+
+    found, _ = fed(summarize.flow([recording(1)], replace(wanted, listening=listening)), model)
+    assert [(point.start, point.end) for point in found.points] == [(10.0, 40.0)]
+
+
 def test_chapters_of_a_long_recording_are_those_of_its_parts(tmp_path: Path) -> None:
     said = [(10.0 * i, f"We speak of w{i} now.") for i in range(200)]
 

@@ -19,6 +19,7 @@ import webvtt
 from at_work import PATIENCE
 from conftest import Phi4mm
 from jsonschema import Draft202012Validator
+from recordings import in_tracks, tone
 
 from phi4mm_cli.commands.sample import SAMPLES
 from phi4mm_cli.commands.schema import json_schema
@@ -200,3 +201,14 @@ def test_a_language_that_the_checkpoint_lacks(phi4mm: Phi4mm) -> None:
     assert run.returncode == 2
     assert "German is no language of this checkpoint" in run.stderr
     assert run.stdout == ""
+
+
+def test_of_several_sound_tracks_one_is_heard(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "game.flac", tone(16000, 4.0), 16000)
+    in_tracks(tmp_path / "two.mkv", tmp_path / "game.flac", SAMPLES / "meeting.flac")
+    run = phi4mm("transcribe", "two.mkv", "--range", "-1,2-3", "--jsonl", "--strict", "--engine", "echo", "--no-vad")
+    [warning] = json.loads(run.stdout)["warnings"]
+    assert (warning["code"], warning["action"]) == ("one_track", "track 1 alone was heard")
+    assert run.stderr == "phi4mm: warning: two.mkv: it has 2 sound tracks; track 1 alone was heard\n"
+    assert run.returncode == 0
+    Draft202012Validator(json_schema()).validate(json.loads(run.stdout))

@@ -291,6 +291,15 @@ def test_bilingual_text(phi4mm: Phi4mm, tmp_path: Path) -> None:
     assert event.plaintext.replace("\n", " ") == f"{EN[0]} {said}"
 
 
+def test_a_table_of_both_languages_has_four_columns(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    caption = "<i>Bob likes</i>\tcoffee.\n- Yes."
+    (tmp_path / "a.srt").write_text(f"1\n00:00:01,000 --> 00:00:03,000\n{caption}\n", encoding="utf-8")
+    assert phi4mm("translate", "a.srt", "--to", "fr", "--bilingual", "--tsv", *ECHO).returncode == 0
+    rows = [line.split("\t") for line in (tmp_path / "a.fr.tsv").read_text(encoding="utf-8").splitlines()]
+    assert [len(row) for row in rows] == [4, 4]
+    assert "coffee. - Yes." in rows[1][3]
+
+
 def test_bilingual_markdown_keeps_its_structure(phi4mm: Phi4mm, tmp_path: Path) -> None:
     text = "---\ntitle: A\n---\n# {0}\n\n{1}\n\n```sh\nmake all\n```\n\n- {2}\n\n| a \\| b |\n|---|\n| `x` |\n"
     (tmp_path / "a.md").write_text(text.format("One", "Two.", "Three"), encoding="utf-8")

@@ -148,7 +148,7 @@ def command(
     probe: Callable[[Path], float | None] = partial(_probe, wording.by_times, listening)
     if video.given:
         probe = partial(probe_video, how=looking)
-    task = Task("summarize", suffixes, probe, prepare, recorded, tag=TAG)
+    task = Task("summarize", suffixes, probe, prepare, recorded, spans=listening.spans(), tag=TAG)
     raise typer.Exit(run_files(task, inputs, batch, engine, output, log, asked.together))
 
 
@@ -156,7 +156,7 @@ def _probe(by_times: bool, listening: ListeningOptions, path: Path) -> float | N
     """The length of a recording in seconds, where its header tells. Raises InputError for what cannot be read."""
     media.source(path)
     if not texts.is_text(path):
-        return hearing.probe(path)
+        return hearing.probe(path, listening)
     passages = texts.read(path)
     listening.require_recording()
     if by_times and any(passage.start is None for passage in passages):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -79,10 +80,11 @@ def command(
     task = Task(
         "transcribe",
         AUDIO_SUFFIXES | VIDEO_SUFFIXES,
-        hearing.probe,
+        partial(hearing.probe, asked=listening),
         prepare,
         recorded,
         segments=hearing.finished,
+        spans=listening.spans(),
         writing={WORD_TIMES: word_timestamps},
     )
     raise typer.Exit(run_files(task, inputs, batch, engine, output, log))

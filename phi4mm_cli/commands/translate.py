@@ -85,6 +85,7 @@ def command(
         probe=partial(_probe, codes=(target, spoken), formats=output.formats(), listening=listening),
         prepare=prepare,
         options=recorded,
+        spans=listening.spans(),
         segments=partial(finished, to=target, source_language=spoken),
         writing={"bilingual": bilingual},
         tag=target,
@@ -104,7 +105,7 @@ def _probe(
     """
     media.source(path)
     if not texts.is_text(path):
-        length = hearing.probe(path)
+        length = hearing.probe(path, listening)
         if strange := [code for code in codes if code and code not in languages.AUDIO]:
             known = ", ".join(f"{code} ({name})" for code, name in languages.AUDIO.items())
             message = f"speech is not translated from or into {languages.TEXT[strange[0]]}, only text is"

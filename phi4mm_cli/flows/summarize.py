@@ -72,7 +72,7 @@ def _material(source: Source, name: str | None, options: Options, files: ExitSta
         return material.read(source, name, options.plan.limits.count)
     if options.wording.grounded or options.wording.by_times:
         transcript = yield from transcribe.flow(source, transcribe.Options(listening=options.listening))
-        return material.transcribed(transcript, name)
+        return material.transcribed(transcript, name, min(transcript.duration, options.listening.spans[-1][1]))
     return material.heard(source, options.plan.limits, options.listening, files, name)
 
 
@@ -85,8 +85,7 @@ def _kind(sources: Sequence[Source], materials: Sequence[Material]) -> str:
 def _end(materials: Sequence[Material]) -> float:
     """Where the last chapter ends, in seconds: with the recording, or with the last that was said in a text."""
     [only] = materials
-    last = only.lines[-1].passage.end or 0.0
-    return max(only.coverage.read, last) if only.coverage.unit == "seconds" else last
+    return max(only.end or 0.0, only.lines[-1].passage.end or 0.0)
 
 
 def _summary(

@@ -106,13 +106,8 @@ class Recording(Closing):
             _open.setdefault((source, channel), []).append(self)
 
     def _make_spool(self) -> Spool:
-        channels = self._info.channels
-        if self.channel is not None and not 1 <= self.channel <= channels:
-            count = "only one channel" if channels == 1 else f"channels 1 to {channels}"
-            raise InputError(f"there is no channel {self.channel}", f"The recording has {count}.")
+        require(self._info, self.channel, self.start)
         length = self.expected_seconds
-        if length is not None and self.start >= length:
-            raise InputError(f"it ends at {clock(length)}, before the range begins", "Give another --range.")
         return Spool(round((min(length or 0.0, self._end) - min(length or 0.0, self.start)) * self.rate))
 
     def _seek(self) -> float:
@@ -125,6 +120,11 @@ class Recording(Closing):
             self._decoder = open_decoder(self._file)
             reached = 0.0
         return self.start - reached
+
+    @property
+    def tracks(self) -> tuple[int, int]:
+        """The sound track that is heard, counted from 1, and how many there are."""
+        return self._info.track, self._info.tracks
 
     @property
     def seconds(self) -> float:
@@ -193,6 +193,15 @@ class Recording(Closing):
             self._decoder.close()
             self._file.close()
             self._spool.close()
+
+
+def require(info: AudioInfo, channel: int | None, start: float) -> None:
+    """Raise InputError where a recording has no such channel, or ends before `start`, in seconds."""
+    if channel is not None and not 1 <= channel <= info.channels:
+        count = "only one channel" if info.channels == 1 else f"channels 1 to {info.channels}"
+        raise InputError(f"there is no channel {channel}", f"The recording has {count}.")
+    if info.seconds is not None and start >= info.seconds and info.is_certain:
+        raise InputError(f"it ends at {clock(info.seconds)}, before the range begins", "Give another --range.")
 
 
 def read(clip: Clip) -> tuple[NDArray[np.float32], int]:

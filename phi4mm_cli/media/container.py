@@ -37,6 +37,7 @@ GAP = 0.05  # seconds without sound in the timestamps that are filled with silen
 JUMP = 1.0  # seconds; timestamps that go back further have been started anew
 LONGEST_GAP = 3600.0  # seconds, where the header gives no length: timestamps that jump further are not believed
 SLACK = 0.25  # seconds by which padding and rounding let a whole file miss its header's length
+JOINED = ("ogg", "mpegts", "mpeg")  # which may be put one behind another, and then only tell of one
 SEEKABLE = ("mov", "matroska", "flac", "ogg")  # others guess times from sizes, or give none after a leap
 RUN_IN = 1.0  # seconds; Opus asks for 0.08, and the others for a packet or two
 READ_ERRORS = 20  # in a row; then the rest of the file is given up
@@ -91,8 +92,18 @@ class ContainerDecoder:
         self._length = self._promised()
         self._form = form.split(",")[0]
         self._is_continuous = form in ("flac", "mp3", "ogg")  # a gap in the time is no pause there: it is damage
+        self._has_times = form not in LENGTHLESS.split()  # of its own; else ffmpeg counts at the first frame's rate
         form = f"{form.split(',')[0]} {self._stream.codec_context.name}"
-        self.info = AudioInfo(self._length, first.sample_rate, first.layout.nb_channels, form)
+        tracks = [track.index for track in self._container.streams.audio]
+        self.info = AudioInfo(
+            self._length,
+            first.sample_rate,
+            first.layout.nb_channels,
+            form,
+            self._form not in JOINED,
+            1 + tracks.index(self._stream.index),
+            len(tracks),
+        )
 
     def _best_stream(self) -> AudioStream:
         # In a transport stream, the best one is known only once it has been decoded.
@@ -165,7 +176,7 @@ class ContainerDecoder:
         self._now = self._begin
         least = 0.0  # the first sound starts when it starts, to the sample
         for frame in self._frames_left:
-            rate, time = frame.sample_rate, frame.time
+            rate, time = frame.sample_rate, frame.time if self._has_times else None
             if time is not None and not -JUMP < time - self._now <= least:
                 if self._is_believable(time):
                     if self._is_continuous and least:
@@ -187,6 +198,8 @@ class ContainerDecoder:
         if self._form not in SEEKABLE or seconds <= RUN_IN or self._stream.time_base is None:
             return 0.0
         wanted = self._origin + seconds - RUN_IN
+        if self._form == "ogg" and self._is_chained():  # ffmpeg would end with the stream that it came to
+            return 0.0
         try:
             self._container.seek(int(wanted / self._stream.time_base), stream=self._stream)
         except av.error.FFmpegError:
@@ -198,6 +211,13 @@ class ContainerDecoder:
         self._begin = first.time
         self._frames_left = itertools.chain([first], frames)
         return self._begin - self._origin
+
+    def _is_chained(self) -> bool:
+        place = self._file.tell()
+        try:
+            return headers.is_chained(self._file)
+        finally:
+            self._file.seek(place)
 
     def damage(self, seconds: float, is_end: bool = True) -> str | None:
         """Why the `seconds` that came out are not the whole recording."""

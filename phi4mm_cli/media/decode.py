@@ -31,6 +31,9 @@ class AudioInfo:
     rate: int  # Hz
     channels: int
     format: str  # the container and the coding, as the decoder calls them: "wav pcm_16", "mov aac"
+    is_certain: bool = True  # the header tells of all the sound there is
+    track: int = 1  # the one that is heard, counted from 1 ...
+    tracks: int = 1  # ... of so many
 
 
 class Decoder(Protocol):

@@ -71,6 +71,20 @@ def mp3_has_length(file: BinaryIO) -> bool:
     return any(tag in frame for tag in (b"Xing", b"Info", b"VBRI"))
 
 
+def is_chained(file: BinaryIO) -> bool:
+    """Whether an Ogg file goes on with another stream where the first has ended: RFC 3533, section 4. Reads it all."""
+    file.seek(0)
+    text, has_begun = b"", False
+    while part := file.read(1 << 20):
+        text = text[-5:] + part
+        for page in re.finditer(rb"OggS\0([\0-\7])", text):
+            is_first = bool(page[1][0] & 2)
+            if is_first and has_begun:
+                return True
+            has_begun |= not is_first
+    return False
+
+
 def is_cut_off(file: BinaryIO) -> bool:
     """Whether an Ogg, MP4 or CAF file ends inside a page, box or chunk. Long MP4s of many fragments take a moment."""
     file.seek(0)
