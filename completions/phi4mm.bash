@@ -1,4 +1,3 @@
-
 _phi4mm_completion() {
     local IFS=$'
 '

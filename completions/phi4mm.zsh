@@ -1,4 +1,3 @@
-
 #compdef phi4mm
 
 _phi4mm_completion() {

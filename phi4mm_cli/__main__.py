@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from typing import NoReturn
 
 from phi4mm_cli import console, stopping
@@ -13,6 +14,8 @@ from phi4mm_cli.errors import ExitCode, Phi4Error
 def main() -> NoReturn:
     """Run `phi4mm` with the arguments of the process."""
     stopping.watch()
+    if isinstance(sys.stdout, TextIOWrapper):  # for help; results are UTF-8 wherever they go
+        sys.stdout.reconfigure(errors="replace")
     try:
         app(prog_name="phi4mm")
     except Phi4Error as error:

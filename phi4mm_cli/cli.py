@@ -65,9 +65,11 @@ def main(
     groups = {name: getattr(command, "commands", {}) for name, command in commands.items()}
     options = {
         name: {
-            str(p.name): getattr(p, "multiple", False)
+            long.removeprefix("--"): config.Option(str(p.name), getattr(p, "multiple", False))
             for part in (command, *groups[name].values())
             for p in part.params
+            for long in p.opts
+            if long.startswith("--")
         }
         for name, command in commands.items()
     }

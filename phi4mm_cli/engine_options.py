@@ -140,6 +140,7 @@ class EngineOptions:
             "-m",
             panel="Model",
             help="A Hub id, a folder, [b]demo[/b] (a toy that comes along), or a name on the server.",
+            show_default="Microsoft's",
         ),
     ] = DEFAULT_MODEL
     revision: Annotated[
@@ -176,9 +177,16 @@ class EngineOptions:
         DeviceMapName | None,
         _of("local", "--device-map", panel="Model", help="[b]auto[/b] splits one model over devices and the CPU."),
     ] = None
-    dtype: Annotated[DtypeName, _of("local, ray", "--dtype", panel="Model", help="Number format of the weights.")] = (
-        DtypeName.AUTO
-    )
+    dtype: Annotated[
+        DtypeName,
+        _of(
+            "local, ray",
+            "--dtype",
+            panel="Model",
+            metavar="TYPE",
+            help="Number format of the weights: [b]auto[/b], bfloat16, float16, float32.",
+        ),
+    ] = DtypeName.AUTO
     attn: Annotated[
         AttentionName,
         _of("local, ray", "--attn", panel="Model", help="Attention kernel; [b]flash[/b] needs flash-attn."),

@@ -25,7 +25,7 @@ from phi4mm_cli.schema import Sampling
 # is let in, or have the model shown files.
 PERSONAL = frozenset({"model", "revision", "adapter", "engine", "url", "served", "address", "ship_media"})
 PERSONAL |= {"tools", "functions", "command", "approve", "image", "audio", "video", "doc", "session"}
-PERSONAL |= {"host", "port", "api_key_file"}
+PERSONAL |= {"host", "port", "api_key_file", "log_file", "report", "files_from", "voice"}
 
 WITH_SPACES = frozenset({"hotwords"})  # lists whose variable is one value, not cut at spaces: names have them
 

@@ -1,6 +1,10 @@
 """Where an option's value comes from: command line, environment, project's file, user's file, in this order."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,7 +28,7 @@ def test_precedence(phi4mm: Phi4mm, folder: Path) -> None:
     user = folder / "user.toml"
     arguments = ["transcribe", "talk.wav", "--engine", "echo", "--jsonl"]
     env = {"PHI4MM_CONFIG": str(user)}
-    assert language(phi4mm(*arguments, env=env)) == "None"
+    assert language(phi4mm(*arguments)) == "None"
     user.write_text('language = "de"', encoding="utf-8")
     assert language(phi4mm(*arguments, env=env)) == "de"
     user.write_text('language = "de"\n[transcribe]\nlanguage = "French"', encoding="utf-8")
@@ -63,6 +67,9 @@ def test_one_value_stands_for_a_list_of_one(phi4mm: Phi4mm, folder: Path, table:
         ("language = ", "Mend the file"),
         ("model = 'somewhere/else'", "may not set 'model'"),
         ("[transcribe]\nrevision = 'x'", "may not set 'revision'"),
+        ("log = 'x'", "may not set 'log'"),
+        ("log_file = 'x'", "'log_file' is no option"),
+        ("inputs = ['x']", "'inputs' is no option"),
     ],
 )
 def test_what_a_project_file_may_not_say(phi4mm: Phi4mm, folder: Path, text: str, message: str) -> None:
@@ -79,3 +86,36 @@ def test_user_file_may_set_the_model(phi4mm: Phi4mm, folder: Path) -> None:
     user.write_text('model = "demo"\nengine = "echo"', encoding="utf-8")
     run = phi4mm("transcribe", "talk.wav", env={"PHI4MM_CONFIG": str(user)})
     assert run.returncode == 0, run.stderr
+
+
+def test_options_are_named_as_on_the_command_line(phi4mm: Phi4mm, folder: Path) -> None:
+    user = folder / "user.toml"
+    user.write_text(
+        'engine = "echo"\nlog = "run.log"\n[translate]\nfrom = "de"\n[status]\njson = true', encoding="utf-8"
+    )
+    env = {"PHI4MM_CONFIG": str(user)}
+    assert phi4mm("transcribe", "talk.wav", "-o", "out", env=env).returncode == 0
+    assert "talk.wav" in (folder / "run.log").read_text(encoding="utf-8")
+    assert json.loads(phi4mm("status", "out", env=env).stdout)["commands"]
+    clash = phi4mm("translate", "talk.wav", "--to", "de", env=env)
+    assert "--from and --to are both German" in clash.stderr
+
+
+def test_a_user_file_that_is_not_there(phi4mm: Phi4mm, folder: Path) -> None:
+    run = phi4mm("transcribe", "talk.wav", "--engine", "echo", env={"PHI4MM_CONFIG": "none.toml"})
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+    assert "PHI4MM_CONFIG names none.toml" in run.stderr
+
+
+@pytest.mark.skipif(os.getuid() == 0 and not shutil.which("setpriv"), reason="root may look into every folder")
+def test_a_home_that_may_not_be_looked_into(phi4mm: Phi4mm, folder: Path) -> None:
+    closed = folder / "home"
+    (closed / ".config/phi4mm").mkdir(parents=True)
+    (closed / ".config/phi4mm/config.toml").write_text('language = "de"', encoding="utf-8")
+    closed.chmod(0)
+    drop = ("setpriv", "--reuid=65534", "--clear-groups") if os.getuid() == 0 else ()
+    code = "from phi4mm_cli import config; print(config.defaults({}))"
+    folder.chmod(0o755)
+    run = subprocess.run([*drop, sys.executable, "-c", code], env={"HOME": str(closed)}, capture_output=True, text=True)
+    closed.chmod(0o700)
+    assert run.stdout == "{}\n", run.stderr

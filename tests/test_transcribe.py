@@ -212,3 +212,11 @@ def test_of_several_sound_tracks_one_is_heard(phi4mm: Phi4mm, tmp_path: Path) ->
     assert run.stderr == "phi4mm: warning: two.mkv: it has 2 sound tracks; track 1 alone was heard\n"
     assert run.returncode == 0
     Draft202012Validator(json_schema()).validate(json.loads(run.stdout))
+
+
+def test_nothing_is_left_at_home(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    """onnxruntime would keep an identity of the machine there, and events to be sent."""
+    (tmp_path / "home").mkdir()
+    run = phi4mm("transcribe", SAMPLES / "meeting.flac", "--engine", "echo", env={"HOME": str(tmp_path / "home")})
+    assert run.returncode == 0, run.stderr
+    assert [*(tmp_path / "home").rglob("*")] == []

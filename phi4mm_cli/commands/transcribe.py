@@ -62,7 +62,12 @@ def command(
     ] = None,
     prompt: Annotated[str, option("--prompt", help="What else the model is told of the recording.")] = "",
     word_timestamps: Annotated[
-        bool, option("--word-timestamps/--no-word-timestamps", help="Write each word's times into JSON and VTT.")
+        bool,
+        option(
+            "--word-timestamps/--no-word-timestamps",
+            help="Write each word's times into JSON and VTT.",
+            show_default=False,
+        ),
     ] = False,
 ) -> None:
     """Turn recordings into text, JSON and captions."""

@@ -6,6 +6,7 @@ the same probabilities as frame by frame, in a tenth of the time, and without lo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -169,6 +170,7 @@ def _session() -> Any:
     if spec is None or not spec.submodule_search_locations:
         raise MissingError("The package silero-vad is not installed", "Run: pip install silero-vad onnxruntime")
     try:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is loaded
         import onnxruntime
     except ImportError as error:
         raise MissingError("The package onnxruntime is not installed", "Run: pip install onnxruntime") from error
