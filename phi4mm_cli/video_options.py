@@ -48,11 +48,6 @@ class VideoOptions:
         """Whether frames are asked for at all."""
         return self.frames is not None or self.every is not None or self.scenes
 
-    @property
-    def chosen(self) -> str | None:
-        """The first of the options that is not at its default."""
-        return next((f"--{name}" for name in self.recorded()), None)
-
     def choice(self, spans: Sequence[ranges.Span]) -> Choice:
         """The frames within `spans`."""
         from phi4mm_cli.media.video import Choice

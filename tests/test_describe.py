@@ -257,10 +257,7 @@ def test_a_schema_and_a_voice_on_the_command_line(phi4mm: Phi4mm, tmp_path: Path
         ("--crops", "37"),
         ("--style", "alt", "--prompt", "x"),
         ("--style", "short", "--voice", "q.wav"),
-        ("--frames", "3"),
-        ("--sound",),
         ("--range", "0:01-0:02"),
-        ("--no-times",),
     ):
         assert phi4mm("describe", "a.png", *wrong, *ECHO).returncode == 2, wrong
 

@@ -99,12 +99,11 @@ class QuestionOptions:
         require_ranges(self, {"crops": (1, MOST_CROPS)})
         self.looking(VideoOptions())
 
-    def require_any(self, inputs: Sequence[Path], video: VideoOptions) -> None:
-        """Raise UsageError where no input that is named can be what an option chooses of: folders may hold all."""
+    def require_any(self, inputs: Sequence[Path]) -> None:
+        """Raise UsageError where no input that is named can have the part that is asked for: folders may hold all."""
         suffixes = {path.suffix.lower() for path in inputs}
-        chosen = "--range" if self.range is not None else "--no-times" if not self.times else video.chosen
-        if chosen and suffixes <= DOCUMENT_SUFFIXES:
-            raise UsageError(f"{chosen} is for videos, and none is named", "Leave it out")
+        if self.range is not None and suffixes <= DOCUMENT_SUFFIXES:
+            raise UsageError("--range is for videos, and none is named", "Leave it out")
         if self.pages is not None and suffixes <= VIDEO_SUFFIXES:
             raise UsageError("--pages is for documents, and none is named", "Choose a part of a video with --range")
 
@@ -148,7 +147,7 @@ def command(
     """Describe pictures, pages and videos, or answer questions about them."""
     how = asked.looking(video)
     if batch.files_from is None:
-        asked.require_any(inputs, video)
+        asked.require_any(inputs)
     schema = None if asked.schema is None else structured.read_schema(asked.schema)
     voice = None if asked.voice is None else _spoken(asked.voice)
 
