@@ -19,6 +19,7 @@ import recorded
 import soundfile
 from web import Answer, Heard, Web, serving
 
+from phi4mm_cli.engines import Silence
 from phi4mm_cli.engines.openai import exchange, servers, transport
 from phi4mm_cli.engines.openai.engine import OpenAIEngine
 from phi4mm_cli.errors import MissingError, Phi4Error, RequestError, UsageError
@@ -342,6 +343,33 @@ def test_when_all_are_gone_the_run_ends() -> None:
         assert isinstance(error, MissingError)
         assert "no server answers any more" in error.message
         assert 0.4 < time.monotonic() - began < SOON
+
+
+def test_a_server_that_streams_is_there_again() -> None:
+    """What is asked after an outage is not told that the server has been gone since then."""
+    lost = threading.Event()
+
+    class Hears(Silence):
+        def note(self, message: str) -> None:
+            lost.set()
+
+    def ask() -> None:
+        answers.append("".join(engine.stream(request())))
+
+    answers: list[str] = []
+    with serving(recorded.answering()) as web:
+        engine = opened(web, patience=SOON, listener=Hears())
+        ask()
+    with engine:
+        asking = threading.Thread(target=ask)
+        asking.start()
+        assert lost.wait(SOON)
+        with serving(recorded.answering(), web.port):
+            asking.join()
+            engine._all._patience = 0.0
+            ask()
+            ask()
+    assert answers == ["hello there"] * 4
 
 
 # ------------------------------------------------------------------------------------------- streams, and ends

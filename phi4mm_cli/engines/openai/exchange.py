@@ -176,6 +176,7 @@ class Exchanges:
         shown = Shown(show)
         async with aclosing(self._transport.events(url, sent)) as events:
             async for event in events:
+                self._servers.regain(server)
                 if isinstance(event, Reply):
                     shown.add(self._take(server, answer, event))
                 elif event == "[DONE]":
