@@ -292,6 +292,34 @@ def test_what_is_in_hand_is_finished_where_the_workers_are_told_to_end_too(tmp_p
     assert gone(found)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+def test_one_signal_ends_an_answer_whose_worker_still_loads(tmp_path: Path) -> None:
+    """The worker is held, and says no more."""
+    run = subprocess.Popen(
+        [sys.executable, "-m", "phi4mm_cli", "chat", "Hello?", "-m", "demo", "--device", "cpu,cpu", "--no-history"],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    process = psutil.Process(run.pid)
+    wait_for(lambda: workers(process), run)
+    found = workers(process)
+    for worker in found:
+        worker.suspend()
+    wait_for(lambda: process.status() == psutil.STATUS_SLEEPING, run)  # it waits for the worker
+    run.terminate()
+    try:
+        _, stderr = run.communicate(timeout=PATIENCE)
+    finally:
+        run.kill()
+        for worker in found:
+            with suppress(psutil.NoSuchProcess):
+                worker.resume()
+    assert (run.returncode, "Traceback" in stderr) == (143, False), stderr
+    assert gone(found)
+
+
 # --------------------------------------------------------------------------------------------------------- names
 
 

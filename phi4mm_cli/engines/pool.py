@@ -136,9 +136,10 @@ class PoolEngine(Closing, Generic[W]):
                 elif kind in ("failed", "lost"):
                     worker.streams = False
                     raise content
-        finally:
+        except (Exception, GeneratorExit):  # not what ends the program, and the worker with it
             if worker.streams:
                 self._break_off(worker)
+            raise
         result: Result = content
         return result
 
