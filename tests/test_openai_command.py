@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
+import threading
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,7 @@ import soundfile
 from conftest import Phi4mm
 from PIL import Image
 from serving import Server
-from web import serving
+from web import Heard, serving
 
 from phi4mm_cli.demo.voice import speak
 
@@ -97,6 +101,34 @@ def test_what_a_server_ignores_is_recorded_with_tools_too(phi4mm: Phi4mm) -> Non
     assert run.returncode == 0, run.stderr
     assert [warning["code"] for warning in json.loads(run.stdout)["warnings"]] == ["ignored_setting"]
     assert run.stderr.count("num_beams") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="connections are no files there")
+def test_no_more_connections_than_the_system_allows(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    import resource
+
+    lock, now, most = threading.Lock(), [0], [0]
+
+    def counted(heard: Heard) -> None:
+        if heard.path == "/v1/chat/completions":
+            with lock:
+                now[0] += 1
+                most[0] = max(most[0], now[0])
+            time.sleep(0.1)
+            with lock:
+                now[0] -= 1
+        recorded.answering("Bonjour.")(heard)
+
+    for number in range(60):
+        (tmp_path / f"{number}.txt").write_text(f"Number {number} is red.\n", encoding="utf-8")
+    with serving(counted) as web:
+        options = ("--engine", "openai", "--url", web.url, "--concurrency", "300", "-o", "out")
+        few = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (120, 120))
+        run = phi4mm("translate", ".", "--to", "fr", *options, preexec_fn=few)
+    assert (run.returncode, "Traceback" in run.stderr) == (0, False), run.stderr
+    assert "19 requests are in flight: the system allows few open files" in run.stderr
+    assert len([*(tmp_path / "out").glob("*.txt")]) == 60
+    assert most[0] <= 19
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import soundfile
 from web import Answer, Heard, Web, serving
 
 from phi4mm_cli.engines import Silence
-from phi4mm_cli.engines.openai import exchange, servers, transport
+from phi4mm_cli.engines.openai import exchange, servers, sockets, transport
 from phi4mm_cli.engines.openai.engine import OpenAIEngine
 from phi4mm_cli.errors import MissingError, Phi4Error, RequestError, UsageError
 from phi4mm_cli.media import audio
@@ -441,6 +441,19 @@ def test_so_many_at_once_and_no_more() -> None:
         assert engine.room() == 6
         answered(engine, 21)
         assert most[0] == 3
+
+
+def test_the_limit_of_open_files_is_raised_where_it_may_be() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    connections = 2 * 200 + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    try:
+        with serving(recorded.answering()) as web, opened(web, concurrency=200) as engine:
+            answered(engine, 1)
+            assert engine.room() == 2 * 200
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (connections + sockets.OTHERS, before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_large_requests_are_fewer_at_once(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from phi4mm_cli.closing import Closing
 from phi4mm_cli.engines import Listener, Silence
 from phi4mm_cli.engines.openai.exchange import Exchanges
 from phi4mm_cli.engines.openai.servers import PATIENCE, Server, Servers
+from phi4mm_cli.engines.openai.sockets import most_connections
 from phi4mm_cli.engines.openai.transport import Transport, place
 from phi4mm_cli.errors import RequestError, UsageError
 from phi4mm_cli.schema import ModelInfo, Profile, Remark, Request, Result
@@ -169,10 +170,11 @@ class OpenAIEngine(Closing):
 
     def _begin(self) -> None:
         ready: Future[None] = Future()
+        connections = self._fitted()
 
         async def live() -> None:
             self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
-            async with Transport(self._key, 2 * self._concurrency + len(self._urls), self._timeout) as transport:
+            async with Transport(self._key, connections, self._timeout) as transport:
                 arguments = (self._key, self._model, self._names, transport, place, self._patience)
                 self._all = Servers(self._urls, *arguments)
                 self._exchanges = Exchanges(self._all, transport, self._concurrency)
@@ -190,6 +192,16 @@ class OpenAIEngine(Closing):
         self._thread = threading.Thread(target=work, name="openai", daemon=True)
         self._thread.start()
         ready.result()
+
+    def _fitted(self) -> int:
+        """How many connections there may be; fewer requests are in flight where that is too few for them."""
+        besides = len(self._urls)  # for what is asked about a server
+        most = most_connections(2 * self._concurrency + besides)
+        fitting = max(1, most - besides)
+        if fitting < self._concurrency:
+            self._concurrency = fitting
+            self._listener.note(f"{fitting} requests are in flight: the system allows few open files (ulimit -n)")
+        return max(most, besides + 1)
 
     def _start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         assert self._loop is not None
