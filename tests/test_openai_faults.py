@@ -393,6 +393,28 @@ def test_a_stream_that_has_shown_nothing_is_begun_again() -> None:
         assert len(web.posted()) == 3
 
 
+def test_an_error_in_a_stream_is_what_its_code_says() -> None:
+    said = {"message": "slow down", "code": 429}
+    late = {"object": "error", "message": "no more room", "code": "400"}
+    tired = after(*[lambda heard: heard.events({"error": said}, done=False)] * (2 + exchange.ACCIDENTS))
+    with serving(tired) as web, opened(web) as engine:
+        assert "".join(engine.stream(request())) == "hello there"  # asked as often as a busy one is
+        assert len(web.posted()) == 3 + exchange.ACCIDENTS
+    with serving(after(lambda heard: heard.events(*recorded.chunks("so")[:-2], late))) as web, opened(web) as engine:
+        answer = engine.stream(request())
+        assert next(answer) == "so"
+        with pytest.raises(RequestError, match="status 400: no more room"):
+            next(answer)
+
+
+def test_a_stream_that_says_nothing_is_no_answer() -> None:
+    empty = after(*[lambda heard: heard.events({"type": "ping"}, {"choices": []})] * 9)
+    with serving(empty) as web, opened(web) as engine:
+        with pytest.raises(RequestError, match="there is no answer in it"):
+            next(engine.stream(request()))
+        assert len(web.posted()) == 1 + exchange.ACCIDENTS
+
+
 def test_a_stream_that_nobody_reads_on_is_closed() -> None:
     closed = threading.Event()
 

@@ -242,6 +242,43 @@ def lenient(heard: Heard) -> None:
         heard.reply(reply)
 
 
+def data(*events: object) -> bytes:
+    """A stream of these events, which is said to be over."""
+    return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events) + b"data: [DONE]\n\n"
+
+
+EVENTS = recorded.chunks("hello", " there")
+DIALECTS = {
+    "an error that is null": data(*(event | {"error": None} for event in EVENTS)),
+    "usage without choices": data(*EVENTS[:-1], {"usage": EVENTS[-1]["usage"]}),
+    "usage with null for choices": data(*EVENTS[:-1], EVENTS[-1] | {"choices": None}),
+    "a sign of life": data({"type": "ping"}, *EVENTS),
+    "no reason to finish": data(*EVENTS[:-2], EVENTS[-1]),
+    "a byte order mark": b"\xef\xbb\xbf" + data(*EVENTS[1:]),
+    "events of several lines": data(*EVENTS).replace(b', "choices"', b',\ndata: "choices"'),
+    "CRLF": data(*EVENTS).replace(b"\n", b"\r\n"),
+    "an event without its end": data(*EVENTS).rstrip(b"\n"),
+}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_streams_of_other_dialects_are_understood(dialect: str) -> None:
+    def answer(heard: Heard) -> None:
+        if heard.path == "/v1/models":
+            heard.reply(recorded.models())
+        else:
+            heard.reply(DIALECTS[dialect], kind="text/event-stream")
+
+    with serving(answer) as web, opened(web) as engine:
+        stream, pieces = engine.stream(request("Hello?")), []
+        with pytest.raises(StopIteration) as end:
+            while True:
+                pieces.append(next(stream))
+    assert pieces == ["hello", " there"]
+    result = end.value.value
+    assert (result.text, result.finish, result.prompt_tokens) == ("hello there", "stop", 20)
+
+
 def test_another_dialect_is_understood(clip: Clip) -> None:
     with serving(lenient) as web, opened(web) as engine:
         answer = engine.stream(request(clip, "a"))

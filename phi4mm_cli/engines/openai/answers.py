@@ -35,9 +35,14 @@ class Answer:
         self.finish: str | None = None
         self._begun = False  # there has been a message
 
-    def take(self, sent: Json) -> str:
-        """A whole answer, or one event of a stream; returns the text that is in it. Raises MalformedError."""
+    def take(self, sent: Json, is_event: bool = False) -> str:
+        """A whole answer, or one event of a stream; returns the text that is in it. Raises MalformedError.
+
+        An event may have no choices: it tells of usage, or nothing.
+        """
         usage, choices = sent.get("usage"), sent.get("choices")
+        if choices is None and is_event:
+            choices = []
         if isinstance(usage, dict):
             self._usage = usage
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):

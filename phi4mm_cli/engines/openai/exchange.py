@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from phi4mm_cli.engines.openai import differences, probes, wire
 from phi4mm_cli.engines.openai.answers import Answer, MalformedError, Shown, parsed
-from phi4mm_cli.engines.openai.failures import SetbackError
+from phi4mm_cli.engines.openai.failures import SetbackError, is_error
 from phi4mm_cli.engines.openai.servers import Server, Servers
 from phi4mm_cli.engines.openai.transport import FaultError, Reply, Transport
 from phi4mm_cli.engines.openai.wire import Family, Medium, Served, Skill
@@ -173,20 +173,22 @@ class Exchanges:
         return answer.take(parsed(reply.body))
 
     async def _listen(self, server: Server, answer: Answer, url: str, sent: bytes, show: Told) -> None:
-        shown = Shown(show)
+        shown, ended = Shown(show), False
         async with aclosing(self._transport.events(url, sent)) as events:
             async for event in events:
                 self._servers.regain(server)
                 if isinstance(event, Reply):
                     shown.add(self._take(server, answer, event))
+                    ended = True
                 elif event == "[DONE]":
+                    ended = True
                     break
                 elif event:
                     told = parsed(event)
-                    if "error" in told:
-                        raise server.speaker.refused(Reply(500, {}, event.encode()))
-                    shown.add(answer.take(told))
-        if answer.finish is None:
+                    if is_error(told):
+                        raise server.speaker.failed(told)
+                    shown.add(answer.take(told, is_event=True))
+        if answer.finish is None and not ended:  # not every server says how it ended
             raise FaultError("cut", "the stream ended before the answer")
         shown.end(answer.result().text)
 

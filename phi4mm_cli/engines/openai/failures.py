@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from phi4mm_cli.engines.openai.transport import FaultError, Reply
 from phi4mm_cli.errors import MissingError, Phi4Error, RequestError
@@ -25,6 +25,7 @@ Patience = Literal[
 _CONTEXT = ("context length", "context window", "max_model_len", "maximum context", "tokens long")
 _NO_MEDIA = ("not a multimodal model", "support image", "support audio", "unsupported content", "unknown part type")
 _RUN = re.compile(r"[A-Za-z0-9+/=_\-]{60,}")  # what may be base64
+_STATUS = re.compile(r"[45][0-9]{2}")  # of an error
 _START_AGAIN = "Start it again and repeat the command"
 
 
@@ -90,6 +91,12 @@ class Speaker:
             return SetbackError(RequestError(said, "Its own log says more"), "bounded")
         return SetbackError(self._request_error(status, words, said), "none", words=words)
 
+    def failed(self, sent: dict[str, Any]) -> SetbackError:
+        """An error in the place of an answer: as if its code, where it is one of HTTP's, were the status."""
+        error = sent.get("error") or sent
+        code = str(error.get("code")) if isinstance(error, dict) else ""
+        return self.refused(Reply(int(code) if _STATUS.fullmatch(code) else 500, {}, json.dumps(sent).encode()))
+
     def _request_error(self, status: int, words: str, said: str) -> Phi4Error:
         low = words.lower()
         if _is_of_length(words):
@@ -134,6 +141,11 @@ class Speaker:
         said = _RUN.sub("…", said.partition("data={")[0])
         line = " ".join("".join(c if c.isprintable() else " " for c in said).split()).rstrip(". ")
         return line if len(line) <= MOST_WORDS else line[: MOST_WORDS - 1] + "…"
+
+
+def is_error(sent: dict[str, Any]) -> bool:
+    """Whether an object is one that tells of an error, in OpenAI's way or in that of SGLang."""
+    return bool(sent.get("error")) or sent.get("object") == "error"
 
 
 def _is_of_length(words: str) -> bool:

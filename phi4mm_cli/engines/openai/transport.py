@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -96,9 +97,8 @@ class Transport:
             if response.status_code != 200 or not kind.startswith("text/event-stream"):
                 yield await _whole(response)
                 return
-            async for line in _lines(response):
-                if line.startswith(b"data:"):
-                    yield line[5:].strip().decode("utf-8", "replace")
+            async for event in _events(response):
+                yield event
 
     @asynccontextmanager
     async def _within(self, seconds: float) -> AsyncIterator[None]:
@@ -147,6 +147,24 @@ async def _whole(response: httpx2.Response) -> Reply:
         if len(body) > MOST_BYTES:
             raise FaultError("broken", f"the answer is longer than {MOST_BYTES >> 20} MiB")
     return Reply(response.status_code, dict(response.headers), bytes(body))
+
+
+async def _events(response: httpx2.Response) -> AsyncIterator[str]:
+    """The data of each event: its lines, as https://html.spec.whatwg.org/#event-stream-interpretation joins them.
+
+    The last event need not be ended.
+    """
+    data: list[bytes] = []
+    mark = BOM_UTF8  # that the first line may begin with
+    async for marked in _lines(response):
+        line, mark = marked.removeprefix(mark), b""
+        if line.startswith(b"data:"):
+            data.append(line[5:].strip())
+        elif not line and data:
+            yield b"\n".join(data).decode("utf-8", "replace")
+            data = []
+    if data:
+        yield b"\n".join(data).decode("utf-8", "replace")
 
 
 async def _lines(response: httpx2.Response) -> AsyncIterator[bytes]:
