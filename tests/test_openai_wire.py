@@ -472,3 +472,21 @@ def test_a_proxy_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, vllm: Web)
 def test_loopback_is_not_asked_for_through_a_proxy(monkeypatch: pytest.MonkeyPatch, vllm: Web) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     assert asked(vllm, request("a")).text == "hello there"
+
+
+@pytest.mark.parametrize(
+    ("host", "is_here"),
+    [
+        *((here, True) for here in ("0.0.0.0", "127.0.0.2", "127.1", "2130706433", "localhost.", "LocalHost")),
+        *((here, True) for here in ("127.0.0.1:80", "[::1]", "[0:0:0:0:0:0:0:1]", "[::]", "[::ffff:127.0.0.1]")),
+        *((there, False) for there in ("nowhere.invalid", "192.0.2.1", "localhost.invalid", "[2001:db8::1]")),
+    ],
+)
+def test_this_machine_is_known_however_it_is_written(monkeypatch: pytest.MonkeyPatch, host: str, is_here: bool) -> None:
+    for name in ("NO_PROXY", "no_proxy", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with serving(lambda heard: heard.reply({}, 404)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url.removesuffix("/v1"))
+        with OpenAIEngine([f"http://{host}/v1"]) as engine, pytest.raises(MissingError):
+            assert engine.profile
+        assert bool(proxy.heard) is not is_here

@@ -174,7 +174,7 @@ class OpenAIEngine(Closing):
 
         async def live() -> None:
             self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
-            async with Transport(self._key, connections, self._timeout) as transport:
+            async with Transport(self._urls, self._key, connections, self._timeout) as transport:
                 arguments = (self._key, self._model, self._names, transport, place, self._patience)
                 self._all = Servers(self._urls, *arguments)
                 self._exchanges = Exchanges(self._all, transport, self._concurrency)

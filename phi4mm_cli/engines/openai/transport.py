@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from codecs import BOM_UTF8
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from types import TracebackType
 from typing import Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import httpx2
 
@@ -19,7 +21,6 @@ MOST_BYTES = 16 << 20  # of an answer; the longest that the model can write is a
 MOST_LINE = 1 << 20  # bytes of one line of a stream
 CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 2.0  # that a connection is kept for the next request; servers close them after 5
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")  # never asked for through a proxy
 
 Kind = Literal[
     "unreachable",  # nobody listens there
@@ -61,9 +62,12 @@ class Reply:
 
 
 class Transport:
-    """An HTTP client that follows no redirect and believes no length. Raises FaultError. Lives in one event loop."""
+    """An HTTP client that follows no redirect and believes no length. Raises FaultError. Lives in one event loop.
 
-    def __init__(self, key: str | None, most_connections: int, seconds: float) -> None:
+    Those of `urls` that are of this machine are never asked for through a proxy.
+    """
+
+    def __init__(self, urls: Sequence[str], key: str | None, most_connections: int, seconds: float) -> None:
         headers = {"Accept-Encoding": "identity", "User-Agent": "phi4mm"}  # what is not packed cannot swell
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"
@@ -74,7 +78,7 @@ class Transport:
                 follow_redirects=False,  # another host must not get the key
                 timeout=httpx2.Timeout(None, connect=min(CONNECT_SECONDS, seconds)),
                 limits=httpx2.Limits(max_connections=most_connections, keepalive_expiry=IDLE_SECONDS),
-                mounts={f"all://{host}": None for host in LOOPBACK},
+                mounts={urljoin(url, "/"): None for url in urls if is_here(url)},
             )
         except (ValueError, ImportError) as error:
             advice = "Check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
@@ -138,6 +142,23 @@ class Transport:
 def place(url: str) -> str:
     """Host and port of a URL, as people are told of a server."""
     return urlsplit(url).netloc
+
+
+def is_here(url: str) -> bool:
+    """Whether the URL's host is this machine by its name or address, however that is written."""
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    if host == "localhost":
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        try:
+            address = IPv4Address(socket.inet_aton(host))  # as in 127.1
+        except (OSError, ValueError):
+            return False
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    address = mapped or address
+    return address.is_loopback or address.is_unspecified
 
 
 async def _whole(response: httpx2.Response) -> Reply:
