@@ -136,6 +136,8 @@ def test_no_more_connections_than_the_system_allows(phi4mm: Phi4mm, tmp_path: Pa
     [
         ([], 2, "--engine openai needs --url"),
         (["--url", "localhost:8000"], 2, "--url takes the URL of a server"),
+        (["--url", "http://256.1.1.1/v1"], 2, "--url takes the URL of a server"),
+        (["--url", "http://localhost:0/v1"], 2, "--url takes the URL of a server"),
         (["--url", "http://127.0.0.1:9", "--adapter", "speech=x"], 2, "--adapter does not reach a server"),
         (["--url", "http://127.0.0.1:9", "--served", "text=x"], 2, "--served takes speech=NAME"),
         (["--url", "http://127.0.0.1:9", "--concurrency", "0"], 2, "--concurrency is 1 to"),

@@ -19,7 +19,7 @@ from phi4mm_cli.engines import Listener, Silence
 from phi4mm_cli.engines.openai.exchange import Exchanges
 from phi4mm_cli.engines.openai.servers import PATIENCE, Server, Servers
 from phi4mm_cli.engines.openai.sockets import most_connections
-from phi4mm_cli.engines.openai.transport import Transport, place
+from phi4mm_cli.engines.openai.transport import Transport, is_url, place
 from phi4mm_cli.errors import RequestError, UsageError
 from phi4mm_cli.schema import ModelInfo, Profile, Remark, Request, Result
 
@@ -230,13 +230,9 @@ def _ends_all(future: Future[Result]) -> bool:
 
 def _checked_url(asked: str) -> str:
     """A server's URL without a slash at its end; `/v1` where it has no path. Raises UsageError."""
-    try:
-        parts = urlsplit(asked.strip())
-        well_formed = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        well_formed = False
-    if not well_formed:
+    if not is_url(asked.strip()):
         raise UsageError("--url takes the URL of a server", "As in http://localhost:8000/v1")
+    parts = urlsplit(asked.strip())
     if parts.username is not None or parts.query or parts.fragment:
         raise UsageError("--url takes a URL without a name, a password or a query", "The key goes in PHI4MM_API_KEY")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}"

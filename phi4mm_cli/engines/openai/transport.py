@@ -144,6 +144,16 @@ def place(url: str) -> str:
     return urlsplit(url).netloc
 
 
+def is_url(text: str) -> bool:
+    """Whether an HTTP client can make anything of it as the URL of a server."""
+    try:
+        parts = urlsplit(text)
+        httpx2.URL(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except (ValueError, httpx2.InvalidURL):
+        return False
+
+
 def is_here(url: str) -> bool:
     """Whether the URL's host is this machine by its name or address, however that is written."""
     host = (urlsplit(url).hostname or "").rstrip(".")
