@@ -242,6 +242,20 @@ def lenient(heard: Heard) -> None:
         heard.reply(reply)
 
 
+def test_parts_of_a_message_that_are_no_text_are_none() -> None:
+    def answer(heard: Heard) -> None:
+        if heard.path == "/v1/models":
+            heard.reply(recorded.models())
+        else:
+            reply = recorded.completion("", 3)
+            parts = [{"type": "text", "text": None}, {"type": "thinking", "thinking": "so"}, {"text": ["x"]}]
+            reply["choices"][0]["message"]["content"] = [*parts, {"type": "text", "text": "Hi you"}]
+            heard.reply(reply)
+
+    with serving(answer) as web:
+        assert asked(web, request("Hello?")).text == "Hi you"
+
+
 def data(*events: object) -> bytes:
     """A stream of these events, which is said to be over."""
     return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events) + b"data: [DONE]\n\n"

@@ -115,7 +115,8 @@ def _text_of(message: Any) -> str:
         raise MalformedError("a choice has no message")
     content = message.get("content") or ""
     if isinstance(content, list):
-        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+        texts = [part.get("text") for part in content if isinstance(part, dict)]
+        content = "".join(text for text in texts if isinstance(text, str))
     if not isinstance(content, str):
         raise MalformedError("its content is no text")
     return content
