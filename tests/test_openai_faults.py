@@ -154,6 +154,23 @@ def test_other_errors_are_not_tried_again(status: int) -> None:
         assert len(web.posted()) == 1
 
 
+def test_an_error_in_the_place_of_an_answer_is_told() -> None:
+    def overloaded(heard: Heard) -> None:
+        heard.reply({"error": {"message": f"overloaded, {KEY}: " + "so it is " * 99}})
+
+    def full(heard: Heard) -> None:
+        heard.reply({"object": "error", "message": "full", "code": 503})
+
+    with serving(after(*[overloaded] * (1 + exchange.ACCIDENTS))) as web, opened(web, key=KEY) as engine:
+        error = outcome(engine)
+        assert isinstance(error, RequestError)
+        assert "answers with an error: overloaded, …: so it is" in error.message
+        assert len(error.message) < 300
+        assert len(web.posted()) == 1 + exchange.ACCIDENTS
+    with serving(after(*[full] * (2 + exchange.ACCIDENTS))) as web, opened(web) as engine:
+        assert isinstance(outcome(engine), Result)  # asked as often as a busy one is
+
+
 def test_an_answer_without_an_end_takes_little_memory() -> None:
     def endless(heard: Heard) -> None:
         heard.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1073741824\r\n\r\n")

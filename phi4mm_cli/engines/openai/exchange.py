@@ -170,7 +170,10 @@ class Exchanges:
         self._servers.regain(server)
         if not reply.ok:
             raise server.speaker.refused(reply)
-        return answer.take(parsed(reply.body))
+        told = parsed(reply.body)
+        if is_error(told):
+            raise server.speaker.failed(told)
+        return answer.take(told)
 
     async def _listen(self, server: Server, answer: Answer, url: str, sent: bytes, show: Told) -> None:
         shown, ended = Shown(show), False

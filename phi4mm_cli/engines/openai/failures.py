@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from phi4mm_cli.engines.openai.transport import FaultError, Reply
@@ -93,9 +93,13 @@ class Speaker:
 
     def failed(self, sent: dict[str, Any]) -> SetbackError:
         """An error in the place of an answer: as if its code, where it is one of HTTP's, were the status."""
-        error = sent.get("error") or sent
+        error, reply = sent.get("error") or sent, Reply(200, {}, json.dumps(sent).encode())
         code = str(error.get("code")) if isinstance(error, dict) else ""
-        return self.refused(Reply(int(code) if _STATUS.fullmatch(code) else 500, {}, json.dumps(sent).encode()))
+        if _STATUS.fullmatch(code):
+            return self.refused(replace(reply, status=int(code)))
+        words = self.words(reply)
+        said = f"{self.name} answers with an error" + (f": {words}" if words else "")
+        return SetbackError(RequestError(said, "Its own log says more"), "bounded")
 
     def _request_error(self, status: int, words: str, said: str) -> Phi4Error:
         low = words.lower()
