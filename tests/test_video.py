@@ -58,9 +58,11 @@ def test_equal_steps(tmp_path: Path) -> None:
     assert video.steps(((0.0, 20.0),), 1.0) == 20
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
-def test_each_frame_is_that_of_its_time(tmp_path: Path, suffix: str) -> None:
-    source = audio.source(rising(tmp_path / f"a.{suffix}", gop=RATE))
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "ts", "m2ts"])
+@pytest.mark.parametrize("gop", [RATE, 10 * RATE])
+def test_each_frame_is_that_of_its_time(tmp_path: Path, suffix: str, gop: int) -> None:
+    """Also where a place that is sought is not a key frame, as in MPEG's own streams."""
+    source = audio.source(rising(tmp_path / f"a.{suffix}", gop=gop))
     for moment in random.Random(0).sample(range(1, 20 * RATE), 12):
         picture = Picture(source, time=moment / RATE + 0.01)
         assert abs(grey(picture) - moment // RATE * 10) < 4, moment
@@ -93,6 +95,11 @@ def test_one_frame_of_each_scene(tmp_path: Path, gop: int) -> None:
     part = times(tmp_path / "a.mkv", scenes=True, spans=((7.0, 12.0),))
     assert len(part) == 2
     assert 7 < part[0] < 9 < part[1] < 12  # type: ignore[operator]
+
+
+def test_scenes_of_a_stream_with_few_key_frames(tmp_path: Path) -> None:
+    cut_film(tmp_path / "a.ts", [6.0, 3.0, 9.0, 4.0], gop=400)
+    assert [round(time) for time in times(tmp_path / "a.ts", scenes=True, spans=((4.0, 12.0),))] == [5, 8, 10]
 
 
 def test_a_still_film_is_one_scene(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import BinaryIO, cast
 
 import av
@@ -23,6 +24,7 @@ from phi4mm_cli.media.container import FORMATS
 from phi4mm_cli.media.decode import QuietFile
 
 NEAR = 0.25  # seconds, to which the end of a file that was cut off is found
+FIRST_STEP_BACK = 1.0  # seconds
 OPTIONS = {"format_whitelist": FORMATS}
 ADVICE = "Copy it again, or convert it to MP4."
 
@@ -57,6 +59,22 @@ class Film:
         except av.error.FFmpegError:
             return False
         return True
+
+    def frames_from(self, time: float) -> Iterator[VideoFrame]:
+        """The frames from the last key frame before `time` on its clock, or the first one where there is none.
+
+        In MPEG's own streams `seek` finds any packet near that time, and what can be decoded begins behind it, or with
+        a frame of which much is not known; so it is sought further and further before, up to the beginning.
+        """
+        back = 0.0
+        while True:
+            self.seek(time - back)
+            found = self.frames()
+            first = next(found, None)
+            is_key = first is not None and first.key_frame and (first.time is None or first.time <= time)
+            if is_key or time - back <= self.zero:
+                return found if first is None else chain([first], found)
+            back = max(FIRST_STEP_BACK, 2 * back)
 
     def upright(self, frame: VideoFrame) -> Image.Image:
         """A frame as players show it: turned, and widened where its pixels are not square."""

@@ -167,8 +167,7 @@ def _looks(path: Path, span: Span, step: float, keys_only: bool) -> Iterator[_Lo
     with open_file(path) as file, film.opened(file) as video:
         zero, wanted = video.zero, start
         video.track.codec_context.skip_frame = "NONKEY" if keys_only else "DEFAULT"
-        video.seek(zero + start)
-        decoded = video.frames()
+        decoded = video.frames_from(zero + start)
         while (frame := next(decoded, None)) is not None:
             cancel.check()
             time = (frame.time or 0.0) - zero
@@ -192,8 +191,7 @@ def frame(file: BinaryIO, seconds: float) -> Image.Image:
     with film.opened(file) as video:
         video.track.thread_type = "AUTO"  # or many frames between key frames take long
         wanted = video.zero + seconds
-        video.seek(wanted)
-        for frame in video.frames():
+        for frame in video.frames_from(wanted):
             if found is not None and frame.time is not None and frame.time > wanted:
                 break
             found = frame
