@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from difflib import Match, SequenceMatcher
@@ -29,6 +30,7 @@ SLACK = 2.0  # by which the lines of an overlap may be closer than those of the 
 FEWEST_WORDS = 24  # that are looked at on either side of a join
 AGREEING = 8  # words that agree in a row, at least, where there is a choice of places to join at
 LEAST_LETTERS = 8  # in the words that two bands have in common; less is chance
+LINE = 12  # words, at most, of a line that the edge of a band cuts through
 
 _WORD = re.compile(r"\S+")
 
@@ -163,7 +165,8 @@ def joined(texts: Sequence[str], overlap: float) -> tuple[str, int]:
 
     `overlap` is the share of a band that its neighbour shows too. Two texts are joined at the longest run of words that
     the end of the one and the beginning of the other have in common: a line that the edge of a band cuts through is
-    taken from the other band. Where they have no words in common, both are kept as they are.
+    taken from the other band. Where they have no words in common, or where more would be lost than such a line and than
+    they have in common, both are kept as they are.
     """
     together, apart = texts[0], 0
     for upper, lower in pairwise(texts):
@@ -187,7 +190,17 @@ def _seam(upper: str, lower: str, overlap: float) -> tuple[int, int] | None:
     run = _nearest(ends, begins, run, overlap * max(len(above), len(below)))
     if sum(letter.isalnum() for word in ends[run.a : run.a + run.size] for letter in word) < LEAST_LETTERS:
         return None
-    return len(upper) - tail[run.a + run.size - 1].end(), head[run.b + run.size - 1].end()
+    rest, begin = len(upper) - tail[run.a + run.size - 1].end(), head[run.b + run.size - 1].end()
+    lost = _lost(ends[run.a + run.size :], begins[run.b + run.size :])
+    lost += _lost(begins[: run.b][::-1], ends[: run.a][::-1])
+    dropped = upper[len(upper) - rest :], lower[: head[run.b].start()]
+    is_cut_line = lost <= LINE and not any("\n" in text.strip() for text in dropped)
+    return (rest, begin) if is_cut_line or lost <= run.size else None
+
+
+def _lost(dropped: Sequence[str], instead: Sequence[str]) -> int:
+    """How many of these words the other band does not have at the same place, as far as it is looked at."""
+    return (Counter(dropped) - Counter(instead[: len(dropped)])).total()
 
 
 def _nearest(ends: Sequence[str], begins: Sequence[str], longest: Match, expected: float) -> Match:

@@ -82,7 +82,7 @@ def read(document: Document, number: int, how: Reading) -> Flow[Read]:
     warnings = [*_answer_warnings(number, answers)]
     text, apart = paging.joined([answer.text for answer in answers], _overlap(views))
     if apart:
-        message = "bands of the page have no words in common where they overlap; some lines may be there twice"
+        message = "bands of the page have too little in common where they overlap; some lines may be there twice"
         warnings.append(Warning("unjoined_bands", message, "kept them as they are", page=number))
     if not text and all(answer.ended for answer in answers):
         warnings.append(Warning("empty_answer", "the model read nothing on the page", "left empty", page=number))

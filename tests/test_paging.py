@@ -166,6 +166,25 @@ def test_nothing_is_dropped_where_nothing_is_shared() -> None:
     assert joined(["", "five", "", ""], 0.3) == ("five", 0)
 
 
+def test_a_few_words_that_come_again_are_no_overlap() -> None:
+    """Heads of two tables: what stands between them is not cut away."""
+    rows = "\n".join(f"Row {n} apples {7 * n}" for n in range(50))
+    upper = f"{rows}\nInvoice 17\nDescription Quantity\nscrews 5\nnails 6\nTotal 11"
+    lower = f"Invoice 18\nDescription Quantity\nhammers 3\nTotal 3\n{rows.replace('apples', 'pears')}"
+    assert joined([upper, lower], 0.08) == (f"{upper}\n{lower}", 1)
+
+
+def test_words_that_are_read_differently_do_not_double_what_is_shared() -> None:
+    shared = ["Tea with milk 2.50", "Bread and butter 3.00", "Apples from Kent 4.10", "Plum cake of the house 5.20"]
+    upper = "\n".join(["first line", *shared, "rubb~ish of half a line"])
+    lower = (
+        "\n".join(["half of the f~st line", *shared, "last line"]).replace("butter", "butler").replace("milk", "mi1k")
+    )
+    found, apart = joined([upper, lower], 0.6)
+    assert apart == 0
+    assert found.splitlines() == ["first line", *shared, "last line"]
+
+
 def test_what_comes_back_far_below_is_no_overlap() -> None:
     """A heading of every page of a strip."""
     heading = "Acme and Sons Limited of London"
