@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -21,6 +22,7 @@ from phi4mm_cli.paths import is_folder
 
 STDIN = Path("-")
 OUTPUT_SUFFIXES = {".csv", ".json", ".md", ".srt", ".tsv", ".txt", ".vtt"}
+NUMBER = "*"  # in what stands behind a stem: outputs are numbered there, and nobody knows yet how many there will be
 FITTING_NAME, USUAL_LONGEST_NAME = 143, 255  # bytes: what every file system takes, and what most of them do
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # no other output could be written
 _counter = itertools.count()
@@ -144,11 +146,23 @@ def check_outputs(claimed: Claimed, folder: Path) -> None:
 
 
 def check_absent(claimed: Claimed, folder: Path) -> None:
-    """Raise UsageError where an output exists."""
+    """Raise UsageError where an output exists, whatever its NUMBER."""
+    listed: dict[Path, list[str]] = {}
     for work, extensions in claimed:
         for extension in extensions:
-            if (target := target_of(work, folder, extension)).exists():
+            target = target_of(work, folder, extension)
+            if NUMBER in extension:
+                if target.parent not in listed:
+                    listed[target.parent] = _names_in(target.parent)
+                name = re.compile(r"\d+".join(map(re.escape, target.name.rsplit(NUMBER, 1))))
+                there = next(filter(name.fullmatch, listed[target.parent]), None)
+                target = target.with_name(there) if there is not None else target
+            if target.exists():
                 raise UsageError(f"{label_of(target)} exists", "Remove it, or leave out --no-overwrite")
+
+
+def _names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if is_folder(folder) else []
 
 
 def check_folder_name(folder: Path) -> None:

@@ -32,7 +32,7 @@ class Editions(Protocol):
     """The forms in which the results of a command are written, where `asked` formats are; () leaves them to it."""
 
     def names(self, path: Path, asked: tuple[str, ...]) -> Sequence[str]:
-        """What the files that are written for an input may be called, behind their stem."""
+        """What the files that are written for an input may be called, behind their stem; `files.NUMBER` for any."""
 
     def of(
         self, path: Path, document: Document, asked: tuple[str, ...], rules: PresetName, together: bool

@@ -352,6 +352,15 @@ def test_table_files(phi4mm: Phi4mm, tmp_path: Path) -> None:
     again = phi4mm("ocr", "a.pdf", "--text-layer", "only", "--table", "csv", "--no-overwrite", "-o", "out")
     assert again.returncode == 2
     assert "table1.csv exists" in again.stderr
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.table2.csv").write_text("mine")
+    (tmp_path / "mine" / "a.table-notes.csv").write_text("mine")
+    only = ("ocr", "a.pdf", "--text-layer", "only", "--table", "csv", "--no-overwrite", "-o", "mine")
+    for run in (phi4mm(*only), phi4mm(*only, "--dry-run")):
+        assert (run.returncode, "mine/a.table2.csv exists" in run.stderr + run.stdout) == (2, True)
+    assert (tmp_path / "mine" / "a.table2.csv").read_text() == "mine"
+    (tmp_path / "mine" / "a.table2.csv").unlink()
+    assert phi4mm(*only).returncode == 0
     beside = phi4mm("ocr", "a.pdf", "--text-layer", "only", "--table", "csv")
     assert (beside.returncode, beside.stdout) == (0, "")
     assert {"a.md", "a.table1.csv"} <= {path.name for path in tmp_path.iterdir()}

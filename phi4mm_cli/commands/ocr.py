@@ -15,6 +15,7 @@ from phi4mm_cli.batch import STDOUT, run_files
 from phi4mm_cli.captions.presets import PresetName
 from phi4mm_cli.engine_options import EngineName, EngineOptions
 from phi4mm_cli.errors import UsageError
+from phi4mm_cli.files import NUMBER
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.flows.ocr import Options, flow
 from phi4mm_cli.media import DOCUMENT_SUFFIXES
@@ -54,8 +55,8 @@ class PageEditions:
     with_tables: bool
 
     def names(self, path: Path, asked: tuple[str, ...]) -> Sequence[str]:
-        """The formats, and the first table."""
-        return [*(asked or (Format.MD,)), *(["table1.csv"] if self.with_tables else [])]
+        """The formats, and tables of whatever number."""
+        return [*(asked or (Format.MD,)), *([f"table{NUMBER}.csv"] if self.with_tables else [])]
 
     def of(
         self, path: Path, document: Document, asked: tuple[str, ...], rules: PresetName, together: bool
