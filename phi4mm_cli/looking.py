@@ -34,6 +34,8 @@ class Looking:
     pages: Selection = ALL_PAGES
     spans: tuple[ranges.Span, ...] = ranges.WHOLE  # of videos
     video: VideoOptions = field(default_factory=VideoOptions)
+    channel: int | None = None  # of their sound, counted from 1; None mixes all down
+    vad: bool = True  # find the speech in it first; False hears everything
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,8 @@ def _film(source: Source, info: VideoInfo, how: Looking, files: ExitStack) -> Lo
             message = f"{clock(read)} of sound are longer than the model hears at once, {clock(LONGEST_SOUND)}"
             raise InputError(message, "Choose a part with --range, or leave --sound out")
         limits = Limits(LONGEST_SOUND, 0, len)
-        heard = material.heard(source, limits, Listening(spans=tuple(spans)), files)
+        listening = Listening(vad=how.vad, channel=how.channel, spans=tuple(spans))
+        heard = material.heard(source, limits, listening, files)
         clips, speech = heard.clips, heard.coverage.speech
         warnings += (warning for warning in heard.warnings if info.truncated is None)
     return Look(source, frames, Coverage("seconds", info.seconds, read, speech), clips, True, tuple(warnings))

@@ -41,7 +41,8 @@ class Report:
         usage, seconds = document.usage, document.timings.total
         cost = f"{usage.calls} calls, {usage.prompt_tokens} + {usage.completion_tokens} tokens"
         if (speech := body.coverage.speech) is not None and not speech and not any(one.counts for one in body.warnings):
-            console.say(f"{label}: there is no speech in it (--no-vad has all of it heard)", shown=not self._log.quiet)
+            advice = " (--no-vad has all of it heard)" if "vad" in document.options else ""
+            console.say(f"{label}: there is no speech in it{advice}", shown=not self._log.quiet)
         console.say(f"{label}: {read_of(body)} in {seconds:.1f} s, {cost}", shown=self._log.verbose)
         for warning, pages in _by_page(warnings):
             where = "" if warning.start is None else f" at {clock(warning.start)}"

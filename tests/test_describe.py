@@ -186,6 +186,20 @@ def test_a_summary_of_what_is_seen(phi4mm: Phi4mm, tmp_path: Path) -> None:
     assert phi4mm("summarize", "a.mp4", "--sound", *ECHO).returncode == 2
 
 
+def test_the_sound_of_a_video_is_heard_as_it_is_asked_for(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    film(tmp_path / "a.mp4", 3, sound=np.zeros(3 * 16000, np.float32))
+    looked = ("summarize", "a.mp4", "--frames", "1", "--sound", *ECHO)
+    run = phi4mm(*looked)
+    assert run.stdout.startswith("[picture 1.5")
+    assert "[0.000-" not in run.stdout
+    assert "there is no speech in it (--no-vad has all of it heard)" in run.stderr
+    assert "[0.000-" in phi4mm(*looked, "--no-vad").stdout
+    second = phi4mm(*looked, "--channel", "2")
+    assert (second.returncode, "channel" in second.stderr) == (4, True)
+    described = phi4mm("describe", "a.mp4", "--frames", "1", "--sound", *ECHO)
+    assert described.stderr == "phi4mm: a.mp4: there is no speech in it\n"
+
+
 # ---------------------------------------------------------------------------------------------------- answers
 
 

@@ -133,7 +133,7 @@ def command(
     """Sum up recordings and texts."""
     asked.require_seeable(video)
     wording = asked.wording()
-    looking = Looking(spans=listening.spans(), video=video)
+    looking = Looking(spans=listening.spans(), video=video, channel=listening.channel, vad=listening.vad)
 
     def prepare(profile: Profile, count: CountTokens) -> Callable[..., Flow[Body]]:
         fitting = plan(wording, profile, count, sampling, 60 * asked.part_minutes, asked.part_tokens)
