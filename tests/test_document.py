@@ -100,6 +100,17 @@ def test_pages_of_text(tmp_path: Path) -> None:
     assert read(path, 2).min() == 255
 
 
+@pytest.mark.parametrize("rotation", [0, 90, 180])
+def test_text_that_is_cropped_away_is_not_on_the_page(tmp_path: Path, rotation: int) -> None:
+    """As in the two pages of a spread that share their content."""
+    spread = pdfium.PdfDocument(write_texts(tmp_path / "whole.pdf", [["Above the cut"] + [""] * 40 + ["Below"]]))
+    spread[0].set_cropbox(0, A4[1] - 200, A4[0], A4[1])
+    spread[0].set_rotation(rotation)
+    spread.save(tmp_path / "a.pdf")
+    with Document(audio.source(tmp_path / "a.pdf")) as opened:
+        assert opened.text(1) == "Above the cut"
+
+
 def test_letters_are_drawn_at_the_size_asked_for(tmp_path: Path) -> None:
     """A larger page has sharper letters, not enlarged ones."""
     path = write_texts(tmp_path / "a.pdf", [["Sharp letters"] * 20])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -77,9 +78,11 @@ class Pdf(Closing):
             return Sheet(*pixels) if pixels is not None else Sheet(width, height, drawn=True)
 
     def text(self, number: int) -> str:
-        """What the page carries as text, a line each; "" where it carries none."""
+        """What the page carries as text, a line each; "" where it carries none. What is cropped away is not on it."""
         with self._page(number) as page, closing(page.get_textpage()) as text:
-            lines = str(text.get_text_range()).replace("\ufffe", "-").splitlines()  # which PDFium writes for hyphens
+            is_cropped = page.get_bbox() != page.get_mediabox()
+            carried = str(text.get_text_bounded(*page.get_bbox()) if is_cropped else text.get_text_range())
+        lines = re.sub("[\ufffe\x02]", "-", carried).splitlines()  # which PDFium writes for hyphens
         return "\n".join(line.rstrip() for line in lines).strip("\n")
 
     def draw(self, number: int, size: tuple[int, int], band: tuple[int, int] | None = None) -> Image.Image:
