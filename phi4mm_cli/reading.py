@@ -64,7 +64,7 @@ def read(document: Document, number: int, how: Reading) -> Flow[Read]:
     try:
         if how.text_layer is not TextLayer.IGNORE:
             carried = document.text(number)
-            if is_legible(carried):
+            if is_legible(carried) and (how.text_layer is TextLayer.ONLY or not document.shows_more(number)):
                 return Read(Page(number, carried, _tables(carried), "text_layer", 0))
             if how.text_layer is TextLayer.ONLY:
                 message, action = "the page carries no text", "left empty; --text-layer prefer has the model read it"

@@ -33,17 +33,21 @@ def write_scans(path: Path, pages: Sequence[Image.Image], points: tuple[float, f
 
 
 def write_texts(
-    path: Path, pages: Sequence[Sequence[str]], points: tuple[float, float] = A4, encryption: str = ""
+    path: Path, pages: Sequence[Sequence[str]], points: tuple[float, float] = A4, encryption: str = "", notes: str = ""
 ) -> Path:
-    """Lines of Helvetica on each page; an empty page has no text."""
-    objects = ["<< /Type /Catalog /Pages 2 0 R >>", "", "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"]
+    """Lines of Helvetica on each page, which has `notes` or fields of a form too; an empty page has no text."""
+    objects = [
+        "<< /Type /Catalog /Pages 2 0 R /AcroForm << /Fields [] >> >>",
+        "",
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    ]
     kids = []
     for lines in pages:
         shown = " ".join(f"({line}) Tj T*" for line in lines)
         content = f"BT /F1 12 Tf 14 TL 72 {points[1] - 72} Td {shown} ET" if lines else ""
         objects.append(f"<< /Length {len(content)} >>\nstream\n{content}\nendstream")
         box = f"/MediaBox [0 0 {points[0]} {points[1]}] /Resources << /Font << /F1 3 0 R >> >>"
-        objects.append(f"<< /Type /Page /Parent 2 0 R {box} /Contents {len(objects)} 0 R >>")
+        objects.append(f"<< /Type /Page /Parent 2 0 R {box} /Annots [{notes}] /Contents {len(objects)} 0 R >>")
         kids.append(f"{len(objects)} 0 R")
     objects[1] = f"<< /Type /Pages /Count {len(kids)} /Kids [{' '.join(kids)}] >>"
     body, offsets = "%PDF-1.7\n", []

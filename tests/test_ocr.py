@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import ctypes
 import json
 import os
 import signal
@@ -245,6 +246,49 @@ def test_a_page_without_text_of_its_own_is_read(tmp_path: Path) -> None:
     path = write_scans(tmp_path / "a.pdf", [noise(60, 80)])
     found = pages_of(path, EchoEngine(), Options(reading=Reading(text_layer=TextLayer.PREFER)))
     assert (found.pages[0].read_by, found.pages[0].text[:8]) == ("model", "[picture")
+
+
+FIELD = "<< /Type /Annot /Subtype /Widget /FT /Tx /T (n) /Rect [72 600 272 620] /V ({}) >>"
+TICK = "<< /Type /Annot /Subtype /Widget /FT /Btn /T (n) /Rect [72 600 92 620] /V /{0} /AS /{0} >>"
+NOTE = "<< /Type /Annot /Subtype /FreeText /Rect [72 600 272 620] /Contents (Not paid) /F {} >>"
+
+
+@pytest.mark.parametrize(
+    ("notes", "read_by"),
+    [
+        (FIELD.format("Zoltan"), "model"),
+        (FIELD.format(""), "text_layer"),
+        (TICK.format("Yes"), "model"),
+        (TICK.format("Off"), "text_layer"),
+        (NOTE.format(4), "model"),
+        (NOTE.format(2), "text_layer"),  # hidden
+        ("<< /Type /Annot /Subtype /Link /Rect [72 600 272 620] >>", "text_layer"),
+    ],
+)
+def test_a_page_that_says_more_than_its_text_is_read(tmp_path: Path, notes: str, read_by: str) -> None:
+    path = write_texts(tmp_path / "a.pdf", [["Name:"]], notes=notes)
+    found = pages_of(path, EchoEngine(), Options(reading=Reading(text_layer=TextLayer.PREFER)))
+    assert found.pages[0].read_by == read_by
+
+
+@pytest.mark.parametrize(
+    ("words", "unseen", "read_by"), [(6, False, "model"), (6, True, "text_layer"), (80, False, "text_layer")]
+)
+def test_a_scan_with_a_stamp_is_read(tmp_path: Path, words: int, unseen: bool, read_by: str) -> None:
+    """But not one that a machine has read, nor a slide with a picture behind it."""
+    stamped = pdfium.PdfDocument(write_scans(tmp_path / "scan.pdf", [noise(60, 80)]))
+    page, text = stamped[0], b"Page " * words
+    stamp = pdfium.raw.FPDFPageObj_NewTextObj(stamped, b"Helvetica", 1.0)
+    pdfium.raw.FPDFText_SetText(stamp, (ctypes.c_ushort * (len(text) + 1))(*text, 0))
+    if unseen:
+        pdfium.raw.FPDFTextObj_SetTextRenderMode(stamp, pdfium.raw.FPDF_TEXTRENDERMODE_INVISIBLE)
+    pdfium.raw.FPDFPage_InsertObject(page, stamp)
+    page.gen_content()
+    stamped.save(tmp_path / "a.pdf")
+    found = pages_of(tmp_path / "a.pdf", EchoEngine(), Options(reading=Reading(text_layer=TextLayer.PREFER)))
+    assert found.pages[0].read_by == read_by
+    only = pages_of(tmp_path / "a.pdf", EchoEngine(), Options(reading=Reading(text_layer=TextLayer.ONLY)))
+    assert only.text.split() == ["Page"] * words
 
 
 # ------------------------------------------------------------------------------------------------------- blank pages

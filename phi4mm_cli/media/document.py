@@ -43,6 +43,10 @@ class Document(Closing):
         """What a page of a PDF carries as text; "" where it carries none."""
         return self._pdf.text(number) if self._pdf else ""
 
+    def shows_more(self, number: int) -> bool:
+        """Whether there is more to be read on a page than the text that it carries."""
+        return self._pdf is None or self._pdf.shows_more(number)
+
     def is_blank(self, number: int) -> bool:
         """Whether a page is all of one colour, but for what noise makes of it; marks of a hair's breadth are seen."""
         whole = self._seen(number).convert("L")

@@ -24,8 +24,15 @@ DPI = 200  # that lines and letters are drawn at where nothing else is asked for
 HEAD = 1024  # bytes that the signature may come after: what the readers of PDF do, and its standard's appendix H says
 MOST_PIXELS = 178_956_970  # of a scan: where Pillow refuses too
 COVERS = 0.9  # of its page, from which on a picture is the page
+MOST = 0.5  # of its page, from which on a picture may be what is read there
+FEW_LETTERS = 200  # of a text that may be no more than a stamp or a running title on such a picture
 SQUARE = 0.02  # by which the two resolutions of a scan may differ and still be meant as they are
 INSET = 0.01  # pixels: keeps rounding errors from spreading a scan over one pixel more than it has
+
+EMPTY = 2  # bytes of a value of a field that has none: the end of a text in UTF-16
+LISTS = (pdfium_c.FPDF_FORMFIELD_COMBOBOX, pdfium_c.FPDF_FORMFIELD_LISTBOX)
+UNSEEN = pdfium_c.FPDF_ANNOT_FLAG_HIDDEN | pdfium_c.FPDF_ANNOT_FLAG_NOVIEW
+WRITTEN = (pdfium_c.FPDF_ANNOT_FREETEXT, pdfium_c.FPDF_ANNOT_STAMP, pdfium_c.FPDF_ANNOT_INK)
 
 logging.getLogger("pypdfium2").setLevel(logging.CRITICAL)  # what it says of its own working helps nobody
 
@@ -85,6 +92,15 @@ class Pdf(Closing):
         lines = re.sub("[\ufffe\x02]", "-", carried).splitlines()  # which PDFium writes for hyphens
         return "\n".join(line.rstrip() for line in lines).strip("\n")
 
+    def shows_more(self, number: int) -> bool:
+        """Whether there is more to be read on the page than its text: what was filled in or noted on it, or a picture.
+
+        A picture is that where it is most of the page, and the text is short and nobody's reading of the picture.
+        """
+        few = len("".join(self.text(number).split())) <= FEW_LETTERS
+        with self._page(number) as page:
+            return _is_written_on(page, self._document.formenv) or (few and _is_pictured(page))
+
     def draw(self, number: int, size: tuple[int, int], band: tuple[int, int] | None = None) -> Image.Image:
         """A page on white in mode RGB, as many pixels as `size` says; of these only some rows where `band` is given.
 
@@ -134,6 +150,49 @@ def no_page(number: int, count: int) -> InputError:
     return InputError(f"there is no page {number}", f"It has {pages}.")
 
 
+def _is_written_on(page: pdfium.PdfPage, forms: pdfium.PdfFormEnv | None) -> bool:
+    """Whether fields of a form are filled in, or there are notes to be read, stamps or handwriting."""
+    for number in range(pdfium_c.FPDFPage_GetAnnotCount(page)):
+        note = pdfium_c.FPDFPage_GetAnnot(page, number)
+        try:
+            unseen = pdfium_c.FPDFAnnot_GetFlags(note) & (
+                pdfium_c.FPDF_ANNOT_FLAG_HIDDEN | pdfium_c.FPDF_ANNOT_FLAG_NOVIEW
+            )
+            kind = pdfium_c.FPDFAnnot_GetSubtype(note)
+            is_filled = kind == pdfium_c.FPDF_ANNOT_WIDGET and forms is not None and _is_filled(forms, note)
+            if not unseen and (kind in WRITTEN or is_filled):
+                return True
+        finally:
+            pdfium_c.FPDFPage_CloseAnnot(note)
+    return False
+
+
+def _is_filled(forms: pdfium.PdfFormEnv, field: pdfium_c.FPDF_ANNOTATION) -> bool:
+    kind = pdfium_c.FPDFAnnot_GetFormFieldType(forms, field)
+    if kind in (pdfium_c.FPDF_FORMFIELD_CHECKBOX, pdfium_c.FPDF_FORMFIELD_RADIOBUTTON):
+        return bool(pdfium_c.FPDFAnnot_IsChecked(forms, field))
+    if kind not in (pdfium_c.FPDF_FORMFIELD_TEXTFIELD, *LISTS):
+        return False
+    return bool(pdfium_c.FPDFAnnot_GetFormFieldValue(forms, field, None, 0) > EMPTY)
+
+
+def _is_pictured(page: pdfium.PdfPage) -> bool:
+    """Whether most of the page is pictures, and no text lies unseen behind them, as of a machine that has read them."""
+    area = 0.0
+    left, bottom, right, top = page.get_bbox()
+    for item in page.get_objects():
+        if item.type == pdfium_c.FPDF_PAGEOBJ_IMAGE:
+            a, b, c, d = item.get_bounds()
+            area += max(0.0, min(c, right) - max(a, left)) * max(0.0, min(d, top) - max(b, bottom))
+        elif item.type == pdfium_c.FPDF_PAGEOBJ_TEXT and _is_unseen(item):
+            return False
+    return bool(area >= MOST * (right - left) * (top - bottom))
+
+
+def _is_unseen(text: pdfium.PdfObject) -> bool:
+    return bool(pdfium_c.FPDFTextObj_GetTextRenderMode(text) == pdfium_c.FPDF_TEXTRENDERMODE_INVISIBLE)
+
+
 def _scan_size(page: pdfium.PdfPage, width: float, height: float) -> tuple[int, int] | None:
     """How many pixels the page has where it is a single picture, perhaps with its text unseen behind it."""
     scan = None
@@ -141,7 +200,7 @@ def _scan_size(page: pdfium.PdfPage, width: float, height: float) -> tuple[int, 
         if item.type == pdfium_c.FPDF_PAGEOBJ_IMAGE and scan is None:
             scan = item
         elif item.type == pdfium_c.FPDF_PAGEOBJ_TEXT:
-            if pdfium_c.FPDFTextObj_GetTextRenderMode(item) != pdfium_c.FPDF_TEXTRENDERMODE_INVISIBLE:
+            if not _is_unseen(item):
                 return None
         elif item.type != pdfium_c.FPDF_PAGEOBJ_FORM:  # whose parts come next
             return None
