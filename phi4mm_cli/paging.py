@@ -77,7 +77,7 @@ ALL_PAGES = Selection(((1, None),))
 def selection(asked: str) -> Selection:
     """The pages that `1-3,7,10-` names. Raises UsageError."""
     ranges = []
-    for part in asked.replace(" ", "").split(","):
+    for part in re.sub(r"\s*([,-])\s*", r"\1", asked.strip()).split(","):
         match = re.fullmatch(r"(\d{0,9})(-?)(\d{0,9})", part, re.ASCII)
         first = int(match[1] or 1) if match else 0
         last = None if not match or (match[2] and not match[3]) else int(match[3] or first)

@@ -112,6 +112,7 @@ def test_crops_that_tokens_pay_for() -> None:
 def test_pages_asked_for() -> None:
     assert selection("1-3,7,10-").of(12) == [1, 2, 3, 7, 10, 11, 12]
     assert selection("7, 1-3,2").of(5) == [1, 2, 3]
+    assert selection(" 1 - 2 , 4 - ").of(5) == [1, 2, 4, 5]
     assert selection("-2").of(5) == [1, 2]
     assert selection("9-").of(5) == []
     assert selection("4") == Selection(((4, 4),))
@@ -119,7 +120,7 @@ def test_pages_asked_for() -> None:
         assert listed(selection(asked).of(12)) == asked
 
 
-@pytest.mark.parametrize("asked", ["", "0", "3-1", "a", "1,,2", "1-2-3", "-", "1.5", "-0"])
+@pytest.mark.parametrize("asked", ["", "0", "3-1", "a", "1,,2", "1-2-3", "-", "1.5", "-0", "1 3", "1-2 3"])
 def test_pages_that_cannot_be(asked: str) -> None:
     with pytest.raises(UsageError, match="1-3,7,10-"):
         selection(asked)
