@@ -12,6 +12,8 @@ Table = tuple[tuple[str, ...], ...]  # rows of cells, all rows of one length
 
 MOST_COLUMNS = 1000  # that a cell may span: HTML's own limit
 
+BLOCKS = frozenset(("br", "div", "li", "ol", "p", "ul"))  # before and behind which words end
+
 _HTML = re.compile(r"<table\b.*?(?:</table\s*>|\Z)", re.DOTALL | re.IGNORECASE)
 _RULE = re.compile(r"\s*\|?(\s*:?-+:?\s*\|)+(\s*:?-+:?\s*)?\s*")  # between the head of a table and its rows
 _CELL = re.compile(r"(?<!\\)\|")
@@ -126,7 +128,7 @@ class _Html(HTMLParser):
                 self._begin_row()
             values = dict(attrs)
             self._cell = _span(values.get("colspan")), _span(values.get("rowspan"))
-        elif tag == "br" and self._cell:
+        elif tag in BLOCKS and self._cell:
             self._said.append(" ")
 
     def handle_endtag(self, tag: str) -> None:
@@ -135,6 +137,8 @@ class _Html(HTMLParser):
             self._end_cell()
         elif tag in ("tr", "table"):
             self._end_row()
+        elif tag in BLOCKS and self._cell:
+            self._said.append(" ")
 
     def handle_data(self, data: str) -> None:
         """Something in a cell, or beside them."""

@@ -37,6 +37,13 @@ def test_merged_cells_in_the_middle_and_at_the_edge() -> None:
     assert tables(text) == ((("a", "b", "c"), ("d", "b", "e"), ("f", "b", "g"), ("h", "", "g")),)
 
 
+@pytest.mark.parametrize(
+    "cell", ["<p>b</p><p>c</p>", "b<div>c</div>", "<div>b</div>c", "<ul><li>b<li>c</ul>", "<b>b</b><br/>c", "b<p>c"]
+)
+def test_blocks_in_a_cell_stay_apart(cell: str) -> None:
+    assert tables(f"<table><tr><td>a<i>a</i></td><td>{cell}</td></tr></table>") == ((("aa", "b c"),),)
+
+
 def test_html_that_is_cut_off_or_mad() -> None:
     assert tables("<table><tr><td>1</td><td>2") == ((("1", "2"),),)
     assert tables("<table></table><table><tr></tr></table>") == ()
