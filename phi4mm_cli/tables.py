@@ -166,4 +166,7 @@ class _Html(HTMLParser):
 
 
 def _span(asked: str | None) -> int:
-    return min(int(asked), MOST_COLUMNS) if asked and asked.strip().isdecimal() and int(asked) > 0 else 1
+    digits = (asked or "").strip().lstrip("0")
+    if not digits.isdecimal():
+        return 1
+    return min(int(digits), MOST_COLUMNS) if len(digits) <= len(str(MOST_COLUMNS)) else MOST_COLUMNS
