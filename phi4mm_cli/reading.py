@@ -29,6 +29,7 @@ TEMPERATURES = (0.2, 0.5, 0.8)  # at which a page is decoded again; each time co
 MOST_UNREADABLE = 0.05  # of the characters of a text that a page carries: more is a font without its alphabet
 
 _FENCED = re.compile(r"\s*```(?:markdown|md|html)[ \t]*\n(.*?)\n?(?:```)?\s*", re.DOTALL | re.IGNORECASE)
+_FENCE = re.compile(r"^[ \t]*```", re.MULTILINE)
 
 
 class TextLayer(StrEnum):
@@ -153,7 +154,7 @@ def _answers(requests: Sequence[Request], sampling: SamplingOptions) -> Flow[lis
 def unfenced(text: str) -> str:
     """Markdown without the fence that the model may have put around it all."""
     fenced = _FENCED.fullmatch(text)
-    return fenced[1] if fenced else text
+    return fenced[1] if fenced and not _FENCE.search(fenced[1]) else text
 
 
 def _usable(result: Result) -> _Answer:

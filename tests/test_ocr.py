@@ -164,8 +164,12 @@ def test_a_limit_of_the_user_is_kept_to(tmp_path: Path) -> None:
 def test_a_fence_around_it_all_is_no_text(tmp_path: Path, fence: str) -> None:
     noise(60, 80).save(tmp_path / "a.png")
     assert pages_of(tmp_path / "a.png", ScriptedEngine(lambda _: answered(fence.format(TABLE)))).text == TABLE
-    code = "```python\nprint()\n```"
-    assert pages_of(tmp_path / "a.png", ScriptedEngine(lambda _: answered(code))).text == code
+    for kept in (
+        "```python\nprint()\n```",
+        "```html\nT1\n```\n\nTotal: 5\n\n```html\nT2\n```",
+        "```md\nT1\n```\nTotal: 5",
+    ):
+        assert pages_of(tmp_path / "a.png", ScriptedEngine(lambda _, text=kept: answered(text))).text == kept  # type: ignore[misc]
 
 
 # ------------------------------------------------------------------------------------------------------------- bands
