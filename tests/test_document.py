@@ -121,6 +121,14 @@ def test_letters_are_drawn_at_the_size_asked_for(tmp_path: Path) -> None:
     assert greys[0] < 0.4 * greys[1]
 
 
+def test_the_largest_page_is_drawn_in_little_memory(tmp_path: Path) -> None:
+    """Of 200 inches a side, and of a strip of them."""
+    for points, size in (((14400, 14400), (5376, 5376)), ((14400, 36), (40000, 100))):
+        path = write_texts(tmp_path / "a.pdf", [["x"]], points=points)
+        assert document.shown_size(Picture(audio.source(path), 1)) == size
+        assert read(path, 1).shape == (size[1], size[0], 3)
+
+
 def test_a_picture_with_words_on_it_is_no_scan(tmp_path: Path) -> None:
     """A slide with a small picture behind it is drawn as finely as any other page."""
     write_scans(tmp_path / "a.pdf", [noise(80, 60)], (720, 540))

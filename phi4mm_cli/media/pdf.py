@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from phi4mm_cli.media.decode import open_file
 
 POINTS = 72  # to an inch
 DPI = 200  # that lines and letters are drawn at where nothing else is asked for
+MOST_DRAWN = 5376 * 5376  # pixels of such a page: to either side twice as many as 36 crops of 448 x 448 can show
 HEAD = 1024  # bytes that the signature may come after: what the readers of PDF do, and its standard's appendix H says
 MOST_PIXELS = 178_956_970  # of a scan: where Pillow refuses too
 COVERS = 0.9  # of its page, from which on a picture is the page
@@ -139,8 +141,9 @@ class Pdf(Closing):
 
 
 def natural_size(sheet: Sheet) -> tuple[int, int]:
-    """Width and height in pixels: those of a scan, else enough to read by."""
-    scale = DPI / POINTS if sheet.drawn else 1.0
+    """Width and height in pixels: those of a scan, else enough to read by, and of a large sheet no more than that."""
+    most = math.sqrt(MOST_DRAWN / (sheet.width * sheet.height))
+    scale = min(DPI / POINTS, most) if sheet.drawn else 1.0
     return max(1, round(sheet.width * scale)), max(1, round(sheet.height * scale))
 
 
