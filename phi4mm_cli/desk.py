@@ -19,13 +19,13 @@ from phi4mm_cli.flow import Flow
 from phi4mm_cli.jobs import Job, Outcome
 from phi4mm_cli.journal import NoJournal, State
 from phi4mm_cli.lines import Lines
-from phi4mm_cli.outputs import Body, Document, Summary, Timings, remarked
+from phi4mm_cli.outputs import Body, Document, Summary, Timings, Unit, remarked
 from phi4mm_cli.report import Loading, Report
 from phi4mm_cli.schema import ModelInfo, Request, Result, Source
 from phi4mm_cli.sharding import Shard
 from phi4mm_cli.task import Plan, Task
 
-SHORT_SECONDS = 15.0
+SHORT: dict[Unit, float] = {"seconds": 15.0, "pages": 1.0, "tokens": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class Desk:
 
     def _begin(self, work: Work, length: float | None) -> list[Source]:
         sources = [media.source(file.path) for file in work.inputs]
-        is_short = self.task.unit == "seconds" and length is not None and length <= SHORT_SECONDS
+        is_short = length is not None and length <= SHORT[self.task.unit]
         self.journal.started(work, sources, length, is_short)
         return sources
 

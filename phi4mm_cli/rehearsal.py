@@ -109,7 +109,7 @@ def _fail(stdout: TextIO, label: str, error: InputError | UsageError, total: _Su
 
 
 def _amount(length: float, unit: Unit) -> str:
-    return clock(length) if unit == "seconds" else f"{length:.0f} {unit}"
+    return clock(length) if unit == "seconds" else f"{length:.0f} {unit if length != 1 else unit.removesuffix('s')}"
 
 
 def _summed(desk: Desk, total: _Sum, engine: EngineOptions) -> Iterator[str]:

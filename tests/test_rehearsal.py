@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from conftest import Phi4mm
 from documents import noise, write_scans
+from films import shade, write_film
 from recordings import tone
 from safetensors import safe_open
 
@@ -90,6 +91,22 @@ def test_pages_and_models(phi4mm: Phi4mm) -> None:
     assert takes in adapted.stderr  # in place of its own
     missing = phi4mm("ocr", "scan.pdf", "-n")
     assert (missing.returncode, "is not on this machine yet" in missing.stderr) == (0, True)
+
+
+def test_pages_that_are_chosen_and_pictures(phi4mm: Phi4mm) -> None:
+    write_scans(Path("ten.pdf"), [noise(64, 64)] * 10)
+    noise(64, 64).save("photo.png")
+    write_film(Path("clip.mp4"), [shade(90)] * 20)
+    echo = ("--engine", "echo", "-n")
+    assert told(phi4mm("ocr", "ten.pdf", "--pages", "2-4", *echo).stdout) == [["ten.pdf", "3 pages", "to stdout"]]
+    for dry in ((), ("-n",)):
+        none = phi4mm("ocr", "ten.pdf", "--pages", "50", "--engine", "echo", *dry)
+        assert (none.returncode, "there is no page 50" in none.stdout + none.stderr) == (4, True)
+    both = phi4mm("describe", "photo.png", "ten.pdf", *echo)
+    assert [line[1] for line in told(both.stdout)] == ["11 pages"]
+    each = phi4mm("describe", "photo.png", "clip.mp4", "--each", *echo)
+    assert [line[1] for line in told(each.stdout)] == ["1 page", "1 page"]
+    assert told(phi4mm("summarize", "clip.mp4", "--frames", "2", *echo).stdout)[0][1] == "1 page"
 
 
 def test_the_names_on_stdin_are_all_read(phi4mm: Phi4mm) -> None:

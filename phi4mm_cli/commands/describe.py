@@ -172,6 +172,7 @@ def command(
         partial(looking.probe, how=how),
         prepare,
         {**asked.recorded(voice, schema), **video.recorded(), **sampling.recorded()},
+        unit="pages",
         tag=TAG,
     )
     together = asked.shows_together(inputs, batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +23,7 @@ from phi4mm_cli.media import DOCUMENT_SUFFIXES
 from phi4mm_cli.options import BatchOptions, LogOptions, SamplingOptions, named_inputs, option, with_shared
 from phi4mm_cli.output_options import Format, PageOutputOptions
 from phi4mm_cli.outputs import Body, Document, Pages
-from phi4mm_cli.paging import ALL_PAGES, Detail
+from phi4mm_cli.paging import ALL_PAGES, Detail, Selection
 from phi4mm_cli.prompt import CountTokens
 from phi4mm_cli.reading import Reading, TextLayer
 from phi4mm_cli.schema import Profile, Source
@@ -111,7 +112,7 @@ def command(
     task = Task(
         "ocr",
         DOCUMENT_SUFFIXES,
-        _probe,
+        partial(_probe, selected=selected),
         prepare,
         recorded,
         unit="pages",
@@ -122,7 +123,12 @@ def command(
     raise typer.Exit(run_files(task, inputs, batch, engine, output, log))
 
 
-def _probe(path: Path) -> float:
+def _probe(path: Path, selected: Selection) -> float:
+    """How many of the pages are to be read. Raises InputError where there is none of them."""
     from phi4mm_cli.media import document
 
-    return document.page_count(path)
+    count = document.page_count(path)
+    pages = selected.of(count)
+    if not pages:
+        raise document.no_page(selected.first, count)
+    return len(pages)

@@ -30,7 +30,7 @@ from phi4mm_cli.options import (
     with_shared,
 )
 from phi4mm_cli.output_options import PageOutputOptions
-from phi4mm_cli.outputs import Body
+from phi4mm_cli.outputs import Body, Unit
 from phi4mm_cli.prompt import CountTokens
 from phi4mm_cli.schema import Profile
 from phi4mm_cli.summaries import LENGTHS, Style, Wording, plan
@@ -148,7 +148,8 @@ def command(
     probe: Callable[[Path], float | None] = partial(_probe, wording.by_times, listening)
     if video.given:
         probe = partial(probe_video, how=looking)
-    task = Task("summarize", suffixes, probe, prepare, recorded, spans=listening.spans(), tag=TAG)
+    unit: Unit = "pages" if video.given else "seconds"
+    task = Task("summarize", suffixes, probe, prepare, recorded, unit, spans=listening.spans(), tag=TAG)
     raise typer.Exit(run_files(task, inputs, batch, engine, output, log, asked.together))
 
 
