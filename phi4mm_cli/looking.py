@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from phi4mm_cli import material, ranges
+from phi4mm_cli import material, media, ranges
 from phi4mm_cli.errors import InputError
 from phi4mm_cli.hearing import Listening
 from phi4mm_cli.material import Limits
@@ -21,6 +21,7 @@ from phi4mm_cli.timing import clock
 from phi4mm_cli.video_options import VideoOptions
 
 if TYPE_CHECKING:
+    from phi4mm_cli.media.document import Document
     from phi4mm_cli.media.video import VideoInfo
 
 LONGEST_SOUND = 1800.0  # seconds: the model card, of recordings that it is to summarize
@@ -59,10 +60,7 @@ def look(source: Source, how: Looking, files: ExitStack) -> Look:
         _require_video(path)
         return _film(source, video.probe(path), how, files)
     with document.Document(source) as opened:
-        numbers = how.pages.of(opened.page_count)
-        if not numbers:
-            raise document.no_page(how.pages.first, opened.page_count)
-        _require_few(len(numbers))
+        numbers = _numbers(opened, how)
         pictures = tuple(opened.picture(number) for number in numbers)
         return Look(source, pictures, Coverage("pages", opened.page_count, len(numbers)))
 
@@ -74,12 +72,8 @@ def probe(path: Path, how: Looking) -> float:
     if not document.is_one(path):
         _require_video(path)
         return probe_video(path, how)
-    count = document.page_count(path)
-    numbers = how.pages.of(count)
-    if not numbers:
-        raise document.no_page(how.pages.first, count)
-    _require_few(len(numbers))
-    return float(len(numbers))
+    with document.Document(media.source(path)) as opened:
+        return float(len(_numbers(opened, how)))
 
 
 def probe_video(path: Path, how: Looking) -> float:
@@ -100,10 +94,17 @@ def _require_video(path: Path) -> None:
         raise InputError(message, "Give a png, jpg, webp, tiff, pdf, mp4, mkv, ...")
 
 
-def _require_few(count: int) -> None:
-    if count > MOST_PICTURES:
-        message = f"it has {count} pages to be shown, and the model takes {MOST_PICTURES} at once"
+def _numbers(opened: Document, how: Looking) -> list[int]:
+    """The pages that are looked at; a picture that is alone in its file has none to choose. Raises InputError."""
+    from phi4mm_cli.media import document
+
+    numbers = [1] if opened.is_picture else how.pages.of(opened.page_count)
+    if not numbers:
+        raise document.no_page(how.pages.first, opened.page_count)
+    if len(numbers) > MOST_PICTURES:
+        message = f"it has {len(numbers)} pages to be shown, and the model takes {MOST_PICTURES} at once"
         raise InputError(message, "Choose some with --pages, or read them with `phi4mm ocr`")
+    return numbers
 
 
 def _film(source: Source, info: VideoInfo, how: Looking, files: ExitStack) -> Look:

@@ -276,6 +276,17 @@ def test_a_schema_and_a_voice_on_the_command_line(phi4mm: Phi4mm, tmp_path: Path
         assert phi4mm("describe", "a.png", *wrong, *ECHO).returncode == 2, wrong
 
 
+def test_pages_are_chosen_of_documents_and_pictures_shown_whole(phi4mm: Phi4mm, tmp_path: Path) -> None:
+    picture(tmp_path)
+    write_texts(tmp_path / "slides.pdf", [["x"]] * 4)
+    write_texts(tmp_path / "one.pdf", [["x"]])
+    run = phi4mm("describe", "a.png", "slides.pdf", "--pages", "2-3", *ECHO)
+    assert run.stdout.startswith("[picture] [picture page 2] [picture page 3] What"), run.stderr
+    assert "one.pdf: there is no page 2" in phi4mm("describe", "a.png", "one.pdf", "--pages", "2-3", *ECHO).stderr
+    alone = phi4mm("describe", "a.png", "--pages", "2-3", *ECHO)
+    assert (alone.returncode, "--pages is for PDF and TIFF" in alone.stderr) == (2, True)
+
+
 def test_what_nothing_named_can_be_chosen_of_is_refused(phi4mm: Phi4mm, tmp_path: Path) -> None:
     picture(tmp_path)
     run = phi4mm("describe", "a.png", "--range", "0:01-", *ECHO)

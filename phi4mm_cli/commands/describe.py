@@ -18,7 +18,7 @@ from phi4mm_cli.errors import UsageError
 from phi4mm_cli.flow import Flow
 from phi4mm_cli.flows.describe import Options, Style, flow
 from phi4mm_cli.looking import Looking
-from phi4mm_cli.media import DOCUMENT_SUFFIXES, VIDEO_SUFFIXES
+from phi4mm_cli.media import DOCUMENT_SUFFIXES, PAGED_SUFFIXES, VIDEO_SUFFIXES
 from phi4mm_cli.model.grid import MOST_CROPS
 from phi4mm_cli.options import (
     BatchOptions,
@@ -106,6 +106,8 @@ class QuestionOptions:
             raise UsageError("--range is for videos, and none is named", "Leave it out")
         if self.pages is not None and suffixes <= VIDEO_SUFFIXES:
             raise UsageError("--pages is for documents, and none is named", "Choose a part of a video with --range")
+        if self.pages is not None and suffixes <= (DOCUMENT_SUFFIXES | VIDEO_SUFFIXES) - PAGED_SUFFIXES:
+            raise UsageError("--pages is for PDF and TIFF, and none is named", "Leave it out")
 
     def looking(self, video: VideoOptions) -> Looking:
         """What of an input is looked at. Raises UsageError."""

@@ -55,6 +55,7 @@ DOCUMENT_SUFFIXES = frozenset(
         ".webp",
     ]
 )
+PAGED_SUFFIXES = frozenset([".pdf", ".tif", ".tiff"])  # of those, what may have several pages
 
 FRAMES = 16  # of a video that are looked at: so many of each its authors showed the model in VideoMME
 

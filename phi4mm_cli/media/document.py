@@ -33,6 +33,11 @@ class Document(Closing):
         self._pdf = Pdf(path) if _is_pdf(path) else None
         self.page_count = self._pdf.page_count if self._pdf else _pictures(path)
 
+    @property
+    def is_picture(self) -> bool:
+        """Whether it is one picture, without pages."""
+        return self._pdf is None and self.page_count == 1
+
     def sheet(self, number: int) -> Sheet:
         """The size of a page as it is seen, from the headers alone."""
         if self._pdf:
