@@ -304,11 +304,16 @@ def test_nothing_is_asked_of_a_blank_page(tmp_path: Path) -> None:
     dot[800:803, 600:603] = 60  # a full stop, at 150 dots to the inch
     Image.fromarray(dust).save(tmp_path / "blank.jpg", quality=70)
     Image.fromarray(dot).save(tmp_path / "dot.png")
+    green = Image.new("RGB", (600, 400), (0, 130, 0))
+    green.paste((255, 0, 0), (40, 40, 200, 60))
+    assert green.convert("L").getextrema() == (76, 76)
+    green.save(tmp_path / "green.png")
     engine = ScriptedEngine(lambda request: answered("."))
     found = pages_of(tmp_path / "blank.jpg", engine)
     assert (found.text, engine.asked) == ("", [])
     assert [(warning.code, warning.healed) for warning in found.warnings] == [("blank_page", False)]
-    assert pages_of(tmp_path / "dot.png", engine).text == "."
+    for marked in ("dot.png", "green.png"):
+        assert pages_of(tmp_path / marked, engine).text == "."
     back = pages_of(write_texts(tmp_path / "a.pdf", [["x"], [], ["x"]]), engine)
     assert [page.text for page in back.pages] == [".", "", "."]
     assert [(one.code, one.page, one.healed) for one in back.warnings] == [("blank_page", 2, True)]  # as it should be

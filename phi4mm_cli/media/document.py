@@ -17,7 +17,7 @@ from phi4mm_cli.schema import Picture, Source
 ADVICE = "Give it a picture (png, jpg, webp, tiff, gif, bmp, avif, ...) or a PDF."
 
 BLANK_SIDE = 1000  # pixels that a page is reduced to, so that the grain of its paper and of JPEG goes
-BLANK_GREYS = 12  # of 255, between the darkest and the lightest of them
+BLANK_RANGE = 12  # of 255, between the least and the most of red, of green or of blue in them
 
 
 class Document(Closing):
@@ -54,10 +54,10 @@ class Document(Closing):
 
     def is_blank(self, number: int) -> bool:
         """Whether a page is all of one colour, but for what noise makes of it; marks of a hair's breadth are seen."""
-        whole = self._seen(number).convert("L")
-        far = whole.reduce(max(1, max(whole.size) // BLANK_SIDE))
-        values = np.asarray(far)
-        return int(values.max()) - int(values.min()) <= BLANK_GREYS
+        whole = self._seen(number)
+        values = np.asarray(whole.reduce(max(1, max(whole.size) // BLANK_SIDE)))
+        ranges = values.max(axis=(0, 1)).astype(int) - values.min(axis=(0, 1))  # colours may be equally light
+        return int(ranges.max()) <= BLANK_RANGE
 
     def _seen(self, number: int) -> Image.Image:
         if self._pdf:
