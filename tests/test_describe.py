@@ -182,6 +182,11 @@ def test_a_summary_of_what_is_seen(phi4mm: Phi4mm, tmp_path: Path) -> None:
     Draft202012Validator(json_schema()).validate(result)
     assert result["text"].startswith("[picture 3.333] [picture 10.000] [picture 16.667] The images are frames")
     assert result["text"].endswith("Summarize the video in one sentence.")
+    assert (result["parts"][0]["start"], result["parts"][0]["end"]) == (0, pytest.approx(20, abs=0.2))
+    for asked, start, end in (("2-4", 2, 4), ("2-4,6-9", 2, 9), ("8-", 8, 20), ("-5,7-99", 0, 20), ("2-4,50-", 2, 4)):
+        ranged = phi4mm("summarize", "a.mp4", "--frames", "3", f"--range={asked}", "--jsonl", *ECHO)
+        [part] = json.loads(ranged.stdout)["parts"]
+        assert (part["start"], part["end"]) == (start, pytest.approx(end, abs=0.2))
     assert phi4mm("summarize", "a.mp4", "--frames", "3", "--grounded", *ECHO).returncode == 2
     assert phi4mm("summarize", "a.mp4", "--sound", *ECHO).returncode == 2
 

@@ -60,7 +60,10 @@ def flow(sources: Sequence[Source], options: Options) -> Flow[Summary]:
 def _seen(source: Source, wording: Wording, seeing: describe.Options) -> Flow[Summary]:
     """What is seen in a video, and heard where that is asked for, in one request."""
     found = yield from describe.flow([source], replace(seeing, prompt=wording.whole("the video", False)))
-    part = SummaryPart(sum(picture.tokens for picture in found.pictures), 0.0, found.coverage.total)
+    length = found.coverage.total
+    spans = [span for span in seeing.looking.spans if span[0] < length]
+    start, end = spans[0][0], min(spans[-1][1], length)
+    part = SummaryPart(sum(picture.tokens for picture in found.pictures), start, end)
     language = wording.language or language_check.judge(found.text)
     warnings = (*found.warnings, *_foreign(found.text, wording))
     return Summary(found.text, wording.name, language, (), (part,), found.coverage, warnings)
