@@ -12,7 +12,7 @@ import pypdfium2 as pdfium
 import pytest
 from documents import A4, noise, write_locked, write_scans, write_texts
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, PngImagePlugin
 
 from phi4mm_cli.errors import InputError
 from phi4mm_cli.media import audio, document
@@ -109,6 +109,20 @@ def test_text_that_is_cropped_away_is_not_on_the_page(tmp_path: Path, rotation: 
     spread.save(tmp_path / "a.pdf")
     with Document(audio.source(tmp_path / "a.pdf")) as opened:
         assert opened.text(1) == "Above the cut"
+
+
+def test_a_picture_that_speaks_of_a_pdf_is_a_picture(tmp_path: Path) -> None:
+    said = PngImagePlugin.PngInfo()
+    said.add_text("Comment", "made of a file that begins with %PDF-1.4")
+    noise(30, 20).save(tmp_path / "a.png", pnginfo=said)
+    noise(30, 20).save(tmp_path / "a.jpg", comment=b"%PDF-1.4")
+    noise(30, 20).save(tmp_path / "a.gif", comment=b"%PDF-1.4")
+    for name in ("a.png", "a.jpg", "a.gif"):
+        assert b"%PDF-" in (tmp_path / name).read_bytes()[:1024]
+        assert read(tmp_path / name).shape == (20, 30, 3)
+    letter = write_texts(tmp_path / "a.pdf", [["x"]])
+    letter.write_bytes(b"Content-Type: application/pdf\n\n" + letter.read_bytes())
+    assert document.page_count(letter) == 1
 
 
 def test_letters_are_drawn_at_the_size_asked_for(tmp_path: Path) -> None:

@@ -38,6 +38,9 @@ WRITTEN = (pdfium_c.FPDF_ANNOT_FREETEXT, pdfium_c.FPDF_ANNOT_STAMP, pdfium_c.FPD
 
 logging.getLogger("pypdfium2").setLevel(logging.CRITICAL)  # what it says of its own working helps nobody
 
+# The first bytes of PNG, JPEG, GIF, WebP, TIFF; and of AVIF, HEIC and JPEG 2000.
+_PICTURE = re.compile(rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF|II\*\0|MM\0\*|....(?:ftyp|jP  )", re.DOTALL)
+
 # PDFium must not be entered by two threads at a time, nor may what it made be freed meanwhile.
 _lock = threading.RLock()
 
@@ -52,9 +55,10 @@ class Sheet:
 
 
 def is_pdf(file: BinaryIO) -> bool:
-    """Whether the file begins as a PDF does."""
+    """Whether the file begins as a PDF does, and not as a picture that speaks of one."""
     file.seek(0)
-    return b"%PDF-" in file.read(HEAD)
+    head = file.read(HEAD)
+    return b"%PDF-" in head and not _PICTURE.match(head)
 
 
 class Pdf(Closing):
