@@ -236,6 +236,7 @@ def remarked(body: T, remarks: Iterable[Remark]) -> T:
 
 
 WORD_TIMES = "word_timestamps"  # the option that has the words' own times written
+FORM = "schema"  # the option with the form that an answer is to have
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +275,12 @@ class Document:
     body: Body
     sources: tuple[str, ...] | None = None  # the inputs, where the result is of several
 
+    @property
+    def has_answer(self) -> bool:
+        """Whether it is JSON by a schema of the user's, be it null."""
+        given = isinstance(self.body, Description) and self.body.answer is not None
+        return given or (self.body.task == "description" and self.options.get(FORM) is not None)
+
     def to_json(self) -> dict[str, Any]:
         """One flat JSON object: the envelope, then the body of the task."""
         parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "body"}
@@ -282,6 +289,8 @@ class Document:
         if not self.options.get(WORD_TIMES):
             for segment in body.get("segments", ()):
                 segment.pop("words", None)
+        if self.has_answer and isinstance(self.body, Description):
+            body["answer"] = self.body.answer  # as it is: its numbers are no times
         return {"schema_version": SCHEMA_VERSION, "task": body.pop("task"), **envelope, **body}
 
 

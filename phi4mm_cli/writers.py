@@ -36,7 +36,7 @@ def write_markdown(document: Document, file: TextIO) -> None:
         return
     assert body.task == "summary" or body.task == "description"
     text = "".join(f"- {line}\n" for line in body.text.splitlines()) if body.style == "chapters" else f"{body.text}\n"
-    text = f"```json\n{text}```\n" if body.task == "description" and body.answer is not None else text
+    text = f"```json\n{text}```\n" if document.has_answer else text
     sources = "".join(f"- {source}\n" for source in document.sources or ())
     file.write("\n".join(part for part in (f"# {document.source}\n", sources, text, f"*{read_of(body)}*\n") if part))
 
@@ -45,7 +45,7 @@ def write_for_people(document: Document, file: TextIO) -> None:
     """A summary or description, its Markdown drawn as a terminal can; what is no Markdown as it is."""
     body = document.body
     assert body.task == "summary" or body.task == "description"
-    if body.style == "chapters" or (body.task == "description" and body.answer is not None):
+    if body.style == "chapters" or document.has_answer:
         write_text(document, file)
         return
     from rich.console import Console

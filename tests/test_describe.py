@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import Phi4mm
+from conftest import Phi4mm, Scripted
 from documents import noise, write_locked, write_texts
 from films import RATE, shade, write_film
 from journalled import HereRun
@@ -290,6 +290,20 @@ def test_pages_are_chosen_of_documents_and_pictures_shown_whole(phi4mm: Phi4mm, 
     assert "one.pdf: there is no page 2" in phi4mm("describe", "a.png", "one.pdf", "--pages", "2-3", *ECHO).stderr
     alone = phi4mm("describe", "a.png", "--pages", "2-3", *ECHO)
     assert (alone.returncode, "--pages is for PDF and TIFF" in alone.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("answer", [None, {"share": 0.00012, "left": None}])
+def test_an_answer_of_a_schema_is_written_as_it_is(scripted: Scripted, tmp_path: Path, answer: object) -> None:
+    picture(tmp_path)
+    (tmp_path / "form.json").write_text('{"type": ["object", "null"]}')
+    asked = ("describe", "a.png", "--schema", "form.json", "-f", "json,md", "-o", "out")
+    run = scripted([f"```json\n{json.dumps(answer)}\n```"], *asked)
+    assert (run.returncode, run.stderr) == (0, "")
+    result = json.loads((tmp_path / "out" / "a.description.json").read_text())
+    Draft202012Validator(json_schema()).validate(result)
+    assert (result["answer"], json.loads(result["text"])) == (answer, answer)
+    written = json.dumps(answer, indent=2)
+    assert f"```json\n{written}\n```\n" in (tmp_path / "out" / "a.description.md").read_text()
 
 
 def test_what_nothing_named_can_be_chosen_of_is_refused(phi4mm: Phi4mm, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from phi4mm_cli.options import (
     with_shared,
 )
 from phi4mm_cli.output_options import PageOutputOptions
-from phi4mm_cli.outputs import Body
+from phi4mm_cli.outputs import FORM, Body
 from phi4mm_cli.paths import is_file
 from phi4mm_cli.prompt import CountTokens
 from phi4mm_cli.schema import Clip, Profile
@@ -126,7 +126,7 @@ class QuestionOptions:
             "style": (self.style or Style.SHORT).value,
             "prompt": self.prompt,
             "voice": None if voice is None else f"{self.voice} {voice.source.fingerprint}",
-            "schema": None if schema is None else json.dumps(schema, ensure_ascii=False),
+            FORM: None if schema is None else json.dumps(schema, ensure_ascii=False),
             "pages": self.pages,
             "range": self.range,
             "times": self.times,

@@ -106,7 +106,7 @@ def flow(sources: Sequence[Source], options: Options) -> Flow[Description]:
         shown = showing.shown(pictures, options.context - size - sampling.max_new_tokens, options.most_crops)
         messages = (Message("user", (*(one.picture for one in shown), *asked[0].parts)),)
         answer, result = yield from _answer(messages, options, sampling)
-    text = reading.unfenced(result.text).strip() if answer is None else _written(answer)
+    text = reading.unfenced(result.text).strip() if options.schema is None else _written(answer)
     warnings = [warning for one in looks for warning in one.warnings]
     return Description(
         text=text,
@@ -114,7 +114,7 @@ def flow(sources: Sequence[Source], options: Options) -> Flow[Description]:
         pictures=looking.seen(shown, sources),
         coverage=looking.coverage(looks),
         answer=answer,
-        warnings=(*warnings, *looking.scaled(shown), *_judged(result, answer)),
+        warnings=(*warnings, *looking.scaled(shown), *_judged(result, options)),
     )
 
 
@@ -130,5 +130,5 @@ def _written(answer: Any) -> str:
     return json.dumps(answer, ensure_ascii=False, indent=2)
 
 
-def _judged(result: Result, answer: Any) -> list[Warning]:
-    return [] if answer is not None else [*judging.warnings(result, "the description")]
+def _judged(result: Result, options: Options) -> list[Warning]:
+    return [] if options.schema is not None else [*judging.warnings(result, "the description")]
