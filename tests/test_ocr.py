@@ -417,7 +417,13 @@ def test_table_files(phi4mm: Phi4mm, tmp_path: Path) -> None:
     beside = phi4mm("ocr", "a.pdf", "--text-layer", "only", "--table", "csv")
     assert (beside.returncode, beside.stdout) == (0, "")
     assert {"a.md", "a.table1.csv"} <= {path.name for path in tmp_path.iterdir()}
-    assert phi4mm("ocr", "a.pdf", "--table", "csv", "--jsonl", *ECHO).returncode == 2
+    for place, words in (
+        ("--jsonl", "and --jsonl lines"),
+        ("--jsonl -o a.jsonl", "and --jsonl lines"),
+        ("-o -", "stdout"),
+    ):
+        refused = phi4mm("ocr", "a.pdf", "--table", "csv", *place.split(), *ECHO)
+        assert (refused.returncode, words in refused.stderr) == (2, True)
 
 
 # ------------------------------------------------------------------------------------------- the model sees the same

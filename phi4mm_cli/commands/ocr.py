@@ -96,8 +96,10 @@ def command(
     table: Annotated[TableFormat | None, option("--table", help="Write each table to a file of its own too.")] = None,
 ) -> None:
     """Turn pages of pictures and documents into Markdown, text, JSON and tables."""
-    if table and (output.jsonl or output.output_dir == STDOUT):
-        raise UsageError("--table writes files, and stdout is asked for", "Leave out --jsonl and '-o -'")
+    if table and output.jsonl:
+        raise UsageError("--table writes files, and --jsonl lines, which have the tables too", "Leave one out")
+    if table and output.output_dir == STDOUT:
+        raise UsageError("--table writes files, and stdout is asked for", "Leave out '-o -'")
     selected = ALL_PAGES if pages is None else paging.selection(pages)
     if text_layer is TextLayer.ONLY:
         engine = replace(engine, engine=EngineName.ECHO)  # the model is asked nothing, so none need be there
