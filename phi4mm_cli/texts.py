@@ -68,11 +68,12 @@ def load(path: Path) -> tuple[Kind, bytes]:
     except OSError as error:
         raise _unreadable(error) from error
     suffix = path.suffix.lower()
-    if suffix in subtitles.SUFFIXES or (suffix not in SUFFIXES and _SUBTITLES.match(data)):
+    told = data.decode("utf-16", "replace").encode() if data.startswith(_UTF16) else data
+    if suffix in subtitles.SUFFIXES or (suffix not in SUFFIXES and _SUBTITLES.match(told)):
         return "subtitles", data
-    if suffix in JSON_SUFFIXES or (suffix not in SUFFIXES and _JSON.match(data)):
+    if suffix in JSON_SUFFIXES or (suffix not in SUFFIXES and _JSON.match(told)):
         return "json", data
-    if suffix in MARKDOWN_SUFFIXES or (suffix not in SUFFIXES and _MARKDOWN.search(data)):
+    if suffix in MARKDOWN_SUFFIXES or (suffix not in SUFFIXES and _MARKDOWN.search(told)):
         return "markdown", data
     return "plain", data
 

@@ -30,6 +30,20 @@ def test_srt(tmp_path: Path, name: str) -> None:
     assert texts.read(path) == (Passage("Hello there.", 1.0, 2.5), Passage("Bye.", 3600.0, 3601.0))
 
 
+def test_what_comes_in_utf_16_is_told_by_its_content(tmp_path: Path) -> None:
+    ours = json.dumps(TRANSCRIPT)
+    for text, kind in (
+        (SRT, "subtitles"),
+        (VTT, "subtitles"),
+        (ours, "json"),
+        ("# A\n\nB", "markdown"),
+        ("A", "plain"),
+    ):
+        path = saved(tmp_path / "stdin", text.encode("utf-16"))
+        assert texts.load(path)[0] == kind
+        assert texts.read(path) == texts.read(saved(tmp_path / "utf-8", text))
+
+
 @pytest.mark.parametrize("name", ["a.vtt", "stdin"])
 def test_vtt(tmp_path: Path, name: str) -> None:
     assert texts.read(saved(tmp_path / name, VTT)) == (Passage("Hello & there.", 1.0, 2.5),)
