@@ -44,6 +44,12 @@ def named_inputs(help: str) -> Any:
     return typer.Argument(default_factory=list, metavar="INPUT", help=help, show_default=False)
 
 
+def require_words(prompt: str | None) -> None:
+    """Raise UsageError where a question is given that says nothing."""
+    if prompt is not None and not prompt.strip():
+        raise UsageError("--prompt is empty, and the model would be asked nothing", "Say what it is to answer")
+
+
 def require_ranges(group: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
     """Raise UsageError where an option of `group` has a value that is below the first or above the second number."""
     for name, (low, high) in ranges.items():

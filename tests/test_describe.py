@@ -275,6 +275,7 @@ def test_a_schema_and_a_voice_on_the_command_line(phi4mm: Phi4mm, tmp_path: Path
         ("--every", "5s", "--scenes"),
         ("--crops", "37"),
         ("--style", "alt", "--prompt", "x"),
+        ("--prompt", ""),
         ("--style", "short", "--voice", "q.wav"),
         ("--range", "0:01-0:02"),
     ):

@@ -572,6 +572,7 @@ def test_unsupported_points_are_a_matter_of_quality(phi4mm: Phi4mm, folder: Path
     [
         (["notes.md", "-f", "srt"], 2, "does not write 'srt'"),
         (["notes.md", "--style", "minutes", "--prompt", "Why?"], 2, "--prompt takes the place of --style"),
+        (["notes.md", "--prompt", " "], 2, "--prompt is empty"),
         (["notes.md", "--style", "paragraph", "--grounded"], 2, "made of points"),
         (["talk.wav", "--style", "chapters", "--grounded"], 2, "made of points"),
         (["notes.md", "--length", "enormous"], 2, "--length"),

@@ -27,6 +27,7 @@ from phi4mm_cli.options import (
     named_inputs,
     option,
     require_ranges,
+    require_words,
     with_shared,
 )
 from phi4mm_cli.output_options import PageOutputOptions
@@ -91,6 +92,7 @@ class QuestionOptions:
     ] = MOST_CROPS
 
     def __post_init__(self) -> None:
+        require_words(self.prompt)
         if self.prompt is not None and self.voice is not None:
             raise UsageError("--voice takes the place of --prompt", "Leave one out")
         if self.style is not None and (self.prompt is not None or self.voice is not None):

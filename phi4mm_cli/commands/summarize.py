@@ -27,6 +27,7 @@ from phi4mm_cli.options import (
     named_inputs,
     option,
     require_ranges,
+    require_words,
     with_shared,
 )
 from phi4mm_cli.output_options import PageOutputOptions
@@ -85,6 +86,7 @@ class SummaryOptions:
     ] = None
 
     def __post_init__(self) -> None:
+        require_words(self.prompt)
         if self.style is not None and self.prompt is not None:
             raise UsageError("--prompt takes the place of --style", "Leave one out")
         if self.style in (Style.PARAGRAPH, Style.CHAPTERS) and self.grounded:
