@@ -101,7 +101,7 @@ class Display:
             self._in_pages = True
             one.pages.update(picture.page for picture in request.pictures)
         ends = [ranges.covered(self._spans, clip.end) for clip in request.clips]
-        reached = max(ends, default=float(len(one.pages)))
+        reached = float(len(one.pages)) if request.pictures else max(ends, default=0.0)
         self._reached += max(0.0, reached - one.reached)
         one.reached = max(one.reached, reached)
         self._answers += 1

@@ -311,7 +311,7 @@ def test_what_nothing_named_can_be_chosen_of_is_refused(phi4mm: Phi4mm, tmp_path
     picture(tmp_path)
     run = phi4mm("describe", "a.png", "--range", "0:01-", *ECHO)
     assert run.stderr.startswith("phi4mm: error: --range is for videos, and none is named")
-    assert "--pages is for documents" in phi4mm("describe", "a.mp4", "--pages", "2", *ECHO).stderr
+    assert "--pages is for PDF and TIFF" in phi4mm("describe", "a.mp4", "--pages", "2", *ECHO).stderr
     for named in ((".", "--each"), ("--files-from", "list.txt")):  # which may hold both
         (tmp_path / "list.txt").write_text("a.png\n", encoding="utf-8")
         assert phi4mm("describe", *named, "--range", "0:01-", "--jsonl", *ECHO).returncode == 0, named

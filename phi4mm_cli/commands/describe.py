@@ -106,10 +106,8 @@ class QuestionOptions:
         suffixes = {path.suffix.lower() for path in inputs}
         if self.range is not None and suffixes <= DOCUMENT_SUFFIXES:
             raise UsageError("--range is for videos, and none is named", "Leave it out")
-        if self.pages is not None and suffixes <= VIDEO_SUFFIXES:
-            raise UsageError("--pages is for documents, and none is named", "Choose a part of a video with --range")
         if self.pages is not None and suffixes <= (DOCUMENT_SUFFIXES | VIDEO_SUFFIXES) - PAGED_SUFFIXES:
-            raise UsageError("--pages is for PDF and TIFF, and none is named", "Leave it out")
+            raise UsageError("--pages is for PDF and TIFF, and none is named", "Of a video, choose a --range")
 
     def looking(self, video: VideoOptions) -> Looking:
         """What of an input is looked at. Raises UsageError."""
