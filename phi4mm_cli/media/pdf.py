@@ -162,9 +162,7 @@ def _is_written_on(page: pdfium.PdfPage, forms: pdfium.PdfFormEnv | None) -> boo
     for number in range(pdfium_c.FPDFPage_GetAnnotCount(page)):
         note = pdfium_c.FPDFPage_GetAnnot(page, number)
         try:
-            unseen = pdfium_c.FPDFAnnot_GetFlags(note) & (
-                pdfium_c.FPDF_ANNOT_FLAG_HIDDEN | pdfium_c.FPDF_ANNOT_FLAG_NOVIEW
-            )
+            unseen = pdfium_c.FPDFAnnot_GetFlags(note) & UNSEEN
             kind = pdfium_c.FPDFAnnot_GetSubtype(note)
             is_filled = kind == pdfium_c.FPDF_ANNOT_WIDGET and forms is not None and _is_filled(forms, note)
             if not unseen and (kind in WRITTEN or is_filled):
